@@ -1,0 +1,45 @@
+/** `ghost env`: the settings that point other programs at the daemon, as lines for a shell and nothing else on stdout. */
+import { Option, type Command } from "commander";
+import { z } from "zod";
+import type { CliContext, Runner } from "../context.ts";
+import { examples } from "../options.ts";
+
+const shellSchema = z.enum(["sh", "fish", "json"]);
+const envOptions = z.object({ shell: shellSchema.default("sh") });
+
+export function registerEnv(program: Command, run: Runner): void {
+  program
+    .command("env")
+    .description("print OPENAI_BASE_URL and OPENAI_API_KEY for this daemon as lines for a shell")
+    .addOption(
+      new Option("--shell <name>", "whose syntax (default: sh, which fish understands too)").choices(
+        shellSchema.options,
+      ),
+    )
+    .addHelpText("after", examples('eval "$(ghost env)"', "ghost env --shell fish | source", "ghost env --json"))
+    .action(run((context, command) => env(context, envOptions.parse(command.opts()).shell)));
+}
+
+async function env(context: CliContext, asked: z.infer<typeof shellSchema>): Promise<void> {
+  const { output, signal } = context;
+  using client = await context.connect();
+  const { key, openaiBaseUrl } = await client.api.key.model({}, signal);
+  const variables = { OPENAI_BASE_URL: openaiBaseUrl, OPENAI_API_KEY: key };
+  const shell = output.json ? "json" : asked;
+  if (shell === "json") return output.document(variables);
+  for (const [name, value] of Object.entries(variables)) {
+    output.line(shell === "fish" ? `set -gx ${name} ${quoteFish(value)}` : `export ${name}=${quoteSh(value)}`);
+  }
+  if (output.isTerminal)
+    output.note(`# to use it: ${shell === "fish" ? "ghost env --shell fish | source" : 'eval "$(ghost env)"'}`);
+}
+
+/** Single quotes take everything but a single quote. */
+function quoteSh(value: string): string {
+  return `'${value.replaceAll("'", `'\\''`)}'`;
+}
+
+/** In fish, a backslash escapes the two characters that end or escape inside single quotes. */
+function quoteFish(value: string): string {
+  return `'${value.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
+}

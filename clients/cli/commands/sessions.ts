@@ -1,0 +1,109 @@
+/** `ghost sessions`: what was said, kept by the daemon. */
+import type { Command } from "commander";
+import { z } from "zod";
+import type { SessionEntry, SessionSummary } from "../../../protocol/session.ts";
+import { sessionIdSchema, threadIdSchema } from "../../../protocol/ids.ts";
+import type { CliContext, Runner } from "../context.ts";
+import { examples, wholeNumber } from "../options.ts";
+import { failure, type Output, table } from "../output.ts";
+import { escapeLine, escapeText, formatTime, plural } from "../terminal-text.ts";
+
+const listOptions = z.object({ limit: z.number().default(50) });
+const showOptions = z.object({ thread: z.string().optional() });
+
+export function registerSessions(program: Command, run: Runner): void {
+  const sessions = program
+    .command("sessions")
+    .description("list, show and delete stored conversations")
+    .addHelpText(
+      "after",
+      examples("ghost sessions", "ghost sessions show ses_…", "ghost sessions rm ses_…", "ghost chat --session ses_…"),
+    );
+  sessions
+    .command("list", { isDefault: true })
+    .description("list them, the one changed last first")
+    .option("-n, --limit <number>", "how many (default: 50)", wholeNumber(1, 1000))
+    .addHelpText("after", examples("ghost sessions list -n 10", "ghost sessions --json"))
+    .action(run((context, command) => list(context, listOptions.parse(command.opts()).limit)));
+  sessions
+    .command("show <id>")
+    .description("print a conversation")
+    .option("--thread <id>", "another of its branches")
+    .addHelpText("after", examples("ghost sessions show ses_…", "ghost sessions show ses_… --json"))
+    .action(run((context, command) => show(context, command.args, showOptions.parse(command.opts()).thread)));
+  sessions
+    .command("rm <ids...>")
+    .description("delete conversations for good")
+    .addHelpText("after", examples("ghost sessions rm ses_…"))
+    .action(run((context, command) => remove(context, command.args)));
+}
+
+async function list(context: CliContext, limit: number): Promise<void> {
+  using client = await context.connect();
+  const found = await client.api.session.list({ limit }, context.signal);
+  if (context.output.json) context.output.document(found);
+  else listSessions(context.output, found.sessions);
+}
+
+export function listSessions(output: Output, sessions: readonly SessionSummary[]): void {
+  if (sessions.length === 0) return output.line("There are no sessions yet. `ghost chat` begins one.");
+  table(output, sessions, [
+    { title: "SESSION", text: (session) => session.id, format: () => "bold" },
+    { title: "CHANGED", text: (session) => formatTime(session.updatedAtMs) },
+    { title: "MSGS", text: (session) => String(session.messages), align: "right" },
+    { title: "TITLE", text: (session) => session.title, flexible: true },
+  ]);
+}
+
+async function show(context: CliContext, [id = ""]: readonly string[], thread: string | undefined): Promise<void> {
+  const { output, signal } = context;
+  checkId(id);
+  if (thread !== undefined && !threadIdSchema.safeParse(thread).success) {
+    throw failure("usage", `"${thread}" is not the id of a thread; \`ghost sessions show ${id} --json\` lists them`);
+  }
+  using client = await context.connect();
+  const found = await client.api.session.get(
+    thread === undefined ? { sessionId: id } : { sessionId: id, threadId: thread },
+    signal,
+  );
+  if (output.json) return output.document(found);
+  const { session, threads, entries } = found;
+  output.note(`${session.id}, begun ${formatTime(session.createdAtMs)} by ${escapeLine(session.client)}`);
+  if (threads.length > 1) output.note(`${plural(threads.length, "thread")}; shown: ${found.threadId}`);
+  showEntries(output, entries);
+}
+
+const ROLE_FORMATS = { system: "dim", developer: "dim", user: "cyan", assistant: "green", tool: "magenta" } as const;
+
+export function showEntries(output: Output, entries: readonly SessionEntry[]): void {
+  for (const { role, answer, text, toolCalls } of entries) {
+    const who = answer === undefined ? role : `${role} (${escapeLine(answer.model)}${describeState(answer.state)})`;
+    output.line(output.paint(ROLE_FORMATS[role], who));
+    if (text !== "") output.line(output.isTerminal ? escapeText(text) : text);
+    for (const call of toolCalls) output.line(`→ ${escapeLine(call.name)}(${escapeLine(call.arguments)})`);
+    if (answer?.error !== undefined) output.line(output.paint("red", escapeLine(answer.error)));
+    output.line();
+  }
+}
+
+function describeState(state: NonNullable<SessionEntry["answer"]>["state"]): string {
+  return state === "complete" ? "" : `, ${state}`;
+}
+
+async function remove(context: CliContext, ids: readonly string[]): Promise<void> {
+  const { output, signal } = context;
+  ids.forEach(checkId);
+  using client = await context.connect();
+  const removed: { id: string; deletedEntries: number }[] = [];
+  for (const id of ids) {
+    const { deletedEntries } = await client.api.session.delete({ sessionId: id }, signal);
+    removed.push({ id, deletedEntries });
+    if (!output.json) output.line(`deleted ${id} (${plural(deletedEntries, "message")})`);
+  }
+  if (output.json) output.document({ deleted: removed });
+}
+
+function checkId(id: string): void {
+  if (sessionIdSchema.safeParse(id).success) return;
+  throw failure("usage", `"${id}" is not the id of a session; \`ghost sessions\` lists them`);
+}

@@ -1,0 +1,261 @@
+/**
+ * The composition root: makes every part, hands each what it may have, and takes them down in reverse order. Nothing else constructs products.
+ */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { PROTOCOL_VERSION } from "../../protocol/ghost-api.ts";
+import { userIdSchema } from "../../protocol/ids.ts";
+import type { Clock, Environment, Ids } from "../base/clock.ts";
+import { DisposableStore } from "../base/disposable.ts";
+import { type Brain, createBrain } from "../ghostllm/brain.ts";
+import { decodeFrame } from "../ghostllm/frames/decode.ts";
+import { createProviders, type ProviderSet } from "../ghostllm/providers/index.ts";
+import { transcriptMigrations } from "../ghostllm/session/schema.ts";
+import { openTranscript, type Transcript } from "../ghostllm/session/transcript.ts";
+import { bootPermit, createWarden, ledgerMigrations, type Warden } from "../ghostwarden/warden.ts";
+import { listSettings, loadConfig, type LoadedConfig } from "../platform/config/load.ts";
+import { defaultPaths, type GhostPaths, type PathFlags } from "../platform/config/paths.ts";
+import { preparePrivateFolder, readFile } from "../platform/filesystem.ts";
+import { createHttpClient } from "../platform/http-client.ts";
+import { type InstanceLock, lockFolder } from "../platform/instance-lock.ts";
+import { type FileLog, openLog } from "../platform/log.ts";
+import type { StandingPermit } from "../platform/permit.ts";
+import { openSpool } from "../platform/spool.ts";
+import { openDatabase, type OpenReport } from "../platform/sqlite.ts";
+import { createWorkerPool } from "../platform/workers.ts";
+import { createAuthorizer } from "./authorizer.ts";
+import { createGhostServer } from "./ghost-server.ts";
+import { type BodyReader, createBodyReader } from "./http/body-reader.ts";
+import { registerOpenAi } from "./http/dialects/openai.ts";
+import { registerHealth } from "./http/health.ts";
+import { type HttpFront, startHttpFront } from "./http/http-server.ts";
+import { type KeyFiles, loadKeys } from "./keys.ts";
+import { type RpcServer, startRpcServer } from "./rpc/rpc-server.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import { createFaceAuthentication } from "./http/access.ts";
+import { createStatus } from "./status.ts";
+import { VERSION } from "./version.ts";
+
+export interface Daemon {
+  readonly http: string;
+  readonly socket: string;
+  readonly log: FileLog;
+  /** Begins to drain; returns the number of answers that are still open. */
+  stop(): number;
+  /** Reads warden.toml again; a broken one keeps the last good rules. */
+  reload(): Promise<void>;
+  readonly stopped: Promise<void>;
+}
+
+export interface DaemonOptions {
+  readonly flags: PathFlags;
+  readonly port: number | undefined;
+  readonly environment: Environment;
+  readonly clock: Clock;
+  readonly ids: Ids;
+  readonly nodeExecutable: string;
+}
+
+/** Until accounts exist, everything belongs to the one person who runs the daemon (I15). */
+const LOCAL_USER = userIdSchema.parse("local");
+const MAX_CONFIG_BYTES = 1024 * 1024;
+/** Two bodies at once: more would compete with the main loop for the cores of a small machine. */
+const BODY_WORKERS = 2;
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+/** Starts everything; what was started is taken down again when a later part fails. @throws what the parts throw, named in the catalogue. */
+export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
+  const store = new DisposableStore();
+  try {
+    return await compose(options, store);
+  } catch (error) {
+    await store[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function compose(options: DaemonOptions, store: DisposableStore): Promise<Daemon> {
+  const { clock } = options;
+  const startedAtMs = clock.now();
+  const base = await openBase(options, store);
+  const products = await openProducts(options, base, store);
+  const lifecycle = new Lifecycle({ clock, store, log: base.log, openAnswers: () => products.brain.openAnswers });
+  const fronts = await openFronts(options, { ...base, ...products, startedAtMs, lifecycle }, store);
+  const note = { pid: process.pid, http: fronts.http.url, socket: base.paths.socket, version: VERSION, startedAtMs };
+  for (const lock of base.locks) await lock.announce(note);
+  base.log.info({ event: "daemon.ready", ...note, readyMs: clock.now() - startedAtMs });
+  const { wardenFile } = base.paths;
+  return {
+    http: fronts.http.url,
+    socket: base.paths.socket,
+    log: base.log,
+    stop: () => lifecycle.stop(),
+    async reload() {
+      products.warden.reload(await readText(base.permit, wardenFile));
+    },
+    stopped: lifecycle.stopped,
+  };
+}
+
+interface Base {
+  readonly paths: GhostPaths;
+  readonly permit: StandingPermit;
+  readonly locks: readonly InstanceLock[];
+  readonly loaded: LoadedConfig;
+  readonly configExists: boolean;
+  readonly log: FileLog;
+  readonly keyFiles: KeyFiles;
+}
+
+/** Folders, locks, settings, log, keys: what must be there before any product. */
+async function openBase(options: DaemonOptions, store: DisposableStore): Promise<Base> {
+  const { environment, clock, ids } = options;
+  const paths = defaultPaths(environment, options.flags, PROTOCOL_VERSION);
+  const permit = ownPermit(paths);
+  const text = await readText(permit, paths.configFile);
+  const loaded = loadConfig({ text, file: paths.configFile, overrides: options.port === undefined ? {} : { port: options.port } });
+  preparePrivateFolder(permit, paths.runtimeDir, environment.uid);
+  preparePrivateFolder(permit, paths.dataDir, environment.uid);
+  const locks: InstanceLock[] = [];
+  for (const folder of [paths.runtimeDir, paths.dataDir]) locks.push(store.use(await lockFolder(permit, folder)));
+  const log = store.use(openLog(permit, { file: join(paths.dataDir, "ghostd.log"), level: loaded.config.log.level, clock }));
+  for (const message of loaded.warnings) log.warn({ event: "config.warning", message });
+  const keyFiles = await loadKeys(permit, paths.dataDir, ids);
+  log.redact(keyFiles.keys.model);
+  log.redact(keyFiles.keys.face);
+  return { paths, permit, locks, loaded, configExists: text !== undefined, log, keyFiles };
+}
+
+/** The daemon's own folders; its listeners and children have permits of their own. */
+function ownPermit(paths: GhostPaths): StandingPermit {
+  const folder = (capability: "fs.read" | "fs.write", path: string) => ({ capability, resource: { kind: "path", path } as const });
+  return bootPermit("own folders", [
+    folder("fs.read", paths.configFile),
+    folder("fs.read", paths.wardenFile),
+    folder("fs.read", paths.dataDir),
+    folder("fs.write", paths.dataDir),
+    folder("fs.read", paths.runtimeDir),
+    folder("fs.write", paths.runtimeDir),
+  ]);
+}
+
+async function readText(permit: StandingPermit, file: string): Promise<string | undefined> {
+  return (await readFile(permit, file, MAX_CONFIG_BYTES))?.toString("utf8");
+}
+
+interface Products {
+  readonly warden: Warden;
+  readonly transcript: Transcript;
+  readonly providers: ProviderSet;
+  readonly brain: Brain;
+  readonly bodies: BodyReader;
+  readonly databaseReport: OpenReport;
+}
+
+async function openProducts(options: DaemonOptions, base: Base, store: DisposableStore): Promise<Products> {
+  const { clock, ids, environment, nodeExecutable } = options;
+  const { paths, permit, log, loaded } = base;
+  const { config } = loaded;
+  const migrations = mergeMigrations([transcriptMigrations, ledgerMigrations]);
+  const { database, report } = await openDatabase(permit, { file: join(paths.dataDir, "ghost.db"), migrations, clock, log });
+  store.use(database);
+  const warden = store.use(createWarden({ rules: await readText(permit, paths.wardenFile), wardenFile: paths.wardenFile, database, clock, ids, log }));
+  for (const message of warden.warnings) log.warn({ event: "warden.warning", message });
+  const spoolFolder = join(paths.dataDir, "spool");
+  preparePrivateFolder(permit, spoolFolder, environment.uid);
+  const spool = store.use(openSpool(permit, { folder: spoolFolder }));
+  const bodies = createBodyReader(store.use(createWorkerPool({ entry: new URL("./http/body.worker.ts", import.meta.url), size: BODY_WORKERS, clock })));
+  const transcript = store.use(
+    await openTranscript({ database, spool, clock, ids, log, decodeFrame, decodeRequest: (_dialect, body) => bodies.readMessages(body) }),
+  );
+  const modelsFolder = join(paths.dataDir, "models");
+  preparePrivateFolder(permit, modelsFolder, environment.uid);
+  const providers = createProviders({
+    config: config.providers,
+    http: store.use(createHttpClient()),
+    permitFor: (origin) => bootPermit(`model server ${origin}`, [{ capability: "net.http", resource: { kind: "url", method: "*", origin, path: "/" } }]),
+    enginePermit: bootPermit("embedded engine", [
+      { capability: "cmd.exec", resource: { kind: "argv", executable: nodeExecutable, args: [], cwd: "/" } },
+      { capability: "fs.read", resource: { kind: "path", path: join(ROOT, "models") } },
+      { capability: "fs.read", resource: { kind: "path", path: modelsFolder } },
+      { capability: "fs.write", resource: { kind: "path", path: modelsFolder } },
+    ]),
+    environment,
+    clock,
+    ids,
+    log,
+    builtinModelsFolder: join(ROOT, "models"),
+    modelsFolder,
+    nodeExecutable,
+    ollamaDiscoveryUrl: environment.get("GHOST_OLLAMA_DISCOVERY_URL"),
+  });
+  const { aliases, intents } = config.routing;
+  const brain = store.use(createBrain({ providers: providers.all, transcript, authorizer: createAuthorizer(warden), aliases, intents, clock, ids, log }));
+  return { warden, transcript, providers, brain, bodies, databaseReport: report };
+}
+
+/** The products' tables share one database: the nth migration is the nth of each. */
+function mergeMigrations(products: readonly (readonly (readonly string[])[])[]): readonly (readonly string[])[] {
+  const count = Math.max(...products.map((migrations) => migrations.length));
+  return Array.from({ length: count }, (_, version) => products.flatMap((migrations) => migrations[version] ?? []));
+}
+
+interface Fronts {
+  readonly http: HttpFront;
+}
+
+type World = Base & Products & { readonly startedAtMs: number; readonly lifecycle: Lifecycle };
+
+async function openFronts(options: DaemonOptions, world: World, store: DisposableStore): Promise<Fronts> {
+  const { clock, ids, environment } = options;
+  const { brain, transcript, warden, log, keyFiles, paths, loaded, providers, bodies, lifecycle } = world;
+  const { config } = loaded;
+  let rpc: RpcServer | undefined;
+  const status = createStatus({ ...world, version: VERSION, clock, environment, http: () => http.url, clients: () => rpc?.clients ?? 0 });
+  const http: HttpFront = store.use(
+    await startHttpFront({
+      permit: bootPermit("HTTP listener", [{ capability: "net.http", resource: { kind: "listener", address: `127.0.0.1:${config.http.port}` } }]),
+      port: config.http.port,
+      keys: keyFiles.keys,
+      maxBodyBytes: config.http.max_body_mib * 1024 * 1024,
+      log,
+      register: [
+        (app) => registerOpenAi(app, { brain, bodies, userId: LOCAL_USER, aliases: Object.keys(config.routing.aliases), clock, log }),
+        (app) => registerHealth(app, { version: VERSION, metrics: status.metrics }),
+      ],
+    }),
+  );
+  lifecycle.onDrain(() => http.drain());
+  const handlers = createGhostServer({
+    brain,
+    transcript,
+    warden,
+    weights: providers.embedded,
+    log,
+    clock,
+    status: status.status,
+    doctor: status.doctor,
+    stop: () => lifecycle.stop(),
+    settings: () => [...listSettings(loaded)],
+    configFile: paths.configFile,
+    modelKey: keyFiles.keys.model,
+    httpUrl: () => http.url,
+  });
+  const socket = await startRpcServer({
+    socketPath: paths.socket,
+    permit: bootPermit("socket", [
+      { capability: "net.http", resource: { kind: "listener", address: paths.socket } },
+      { capability: "fs.write", resource: { kind: "path", path: paths.runtimeDir } },
+    ]),
+    authenticate: createFaceAuthentication(keyFiles.keys.face, LOCAL_USER),
+    handlers,
+    version: VERSION,
+    uid: environment.uid,
+    log,
+    clock,
+    ids,
+  });
+  rpc = socket;
+  store.defer(() => socket.close());
+  return { http };
+}

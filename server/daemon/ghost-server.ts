@@ -1,0 +1,233 @@
+/**
+ * What the daemon does for each method of GhostApi. Parameters were checked before they get here; errors leave as they are thrown and are translated
+ * by the fronts. Every handler acts for its caller's user and no other (I15).
+ */
+import type { z } from "zod";
+import type { ChatUpdate } from "../../protocol/chat.ts";
+import type { CompletionUpdate } from "../../protocol/completion.ts";
+import type { DaemonStatus, DoctorFinding } from "../../protocol/daemon.ts";
+import type { ModelPullUpdate } from "../../protocol/model.ts";
+import type { GhostHandlers } from "../../protocol/ghost-api.ts";
+import type { FinishReason } from "../../protocol/chat.ts";
+import type { settingsGetResult } from "../../protocol/settings.ts";
+import type { Usage } from "../../protocol/usage.ts";
+import type { Clock } from "../base/clock.ts";
+import { onDispose } from "../base/disposable.ts";
+import { BugError, type GhostError, toGhostError } from "../base/errors.ts";
+import { BoundedQueue } from "../base/bounded-queue.ts";
+import type { Answer, Brain } from "../ghostllm/brain.ts";
+import type { EmbeddedProvider } from "../ghostllm/providers/embedded.ts";
+import type { Transcript } from "../ghostllm/session/transcript.ts";
+import type { ChatRequest, CompletionRequest, Message, StreamEvent } from "../ghostllm/stream.ts";
+import { toError, type Warden } from "../ghostwarden/warden.ts";
+import type { FileLog } from "../platform/log.ts";
+import type { Actor, EffectRequest } from "../platform/permit.ts";
+import type { Caller } from "./bind-api.ts";
+
+export interface GhostServerOptions {
+  readonly brain: Brain;
+  readonly transcript: Transcript;
+  readonly warden: Warden;
+  readonly weights: Pick<EmbeddedProvider, "pull">;
+  readonly log: FileLog;
+  readonly clock: Clock;
+  readonly status: () => DaemonStatus;
+  readonly doctor: (signal: AbortSignal) => Promise<readonly DoctorFinding[]>;
+  /** Begins to drain; returns how many answers are still open. */
+  readonly stop: () => number;
+  readonly settings: () => z.input<typeof settingsGetResult>["settings"];
+  readonly configFile: string;
+  readonly modelKey: string;
+  readonly httpUrl: () => string;
+}
+
+/** Log lines that a slow reader may fall behind before the oldest are left out. */
+const MAX_UNREAD_LOG_LINES = 10_000;
+
+export function createGhostServer(options: GhostServerOptions): GhostHandlers<Caller> {
+  const { brain, transcript, warden } = options;
+  return {
+    daemon: {
+      status: async () => options.status(),
+      doctor: async (_params, signal) => ({ findings: [...(await options.doctor(signal))] }),
+      logs: (params, signal) => readLog(options.log, params, signal),
+      stop: async () => ({ draining: options.stop() }),
+    },
+    model: {
+      list: async ({ refresh }, signal) => {
+        const { models, providers } = await brain.catalogue({ refresh }, signal);
+        return { models: [...models], providers: [...providers] };
+      },
+      pull: (params, signal, caller) => pullModel(options, params, signal, actorOf(caller)),
+    },
+    chat: { send: (params, signal, caller) => sendChat(options, params, signal, actorOf(caller)) },
+    completion: { create: (params, signal, caller) => createCompletion(options, params, signal, actorOf(caller)) },
+    session: {
+      list: (params, _signal, caller) => transcript.list(caller.userId, params),
+      get: (params, _signal, caller) => transcript.get(caller.userId, params),
+      watch: (params, signal, caller) => transcript.watch(caller.userId, params, signal),
+      delete: (params, _signal, caller) => transcript.delete(caller.userId, params),
+    },
+    route: { explain: ({ model, task }, signal, caller) => brain.explain(model, task, actorOf(caller), signal) },
+    usage: { summary: (params, _signal, caller) => transcript.usage(caller.userId, params) },
+    approval: {
+      watch: (_params, signal, caller) => warden.approvals.watch(caller.userId, signal),
+      respond: async (params, _signal, caller) => warden.approvals.respond(params, { userId: caller.userId, client: caller.clientId }),
+    },
+    policy: { get: async () => warden.policy() },
+    ledger: { list: async (params, _signal, caller) => ({ rows: [...(await warden.ledger.list(caller.userId, params))] }) },
+    key: { model: async () => ({ key: options.modelKey, openaiBaseUrl: `${options.httpUrl()}/v1` }) },
+    settings: { get: async () => ({ file: options.configFile, settings: options.settings() }) },
+  };
+}
+
+type ChatParams = Parameters<GhostHandlers<Caller>["chat"]["send"]>[0];
+type CompletionParams = Parameters<GhostHandlers<Caller>["completion"]["create"]>[0];
+
+async function* sendChat(options: GhostServerOptions, params: ChatParams, signal: AbortSignal, actor: Actor): AsyncGenerator<ChatUpdate> {
+  const { brain, transcript, clock } = options;
+  const startedAt = clock.monotonic();
+  const thread = params.sessionId === undefined ? undefined : await transcript.history(actor.userId, params.sessionId);
+  const system: readonly Message[] =
+    params.system === undefined || thread !== undefined ? [] : [{ role: "system", parts: [{ kind: "text", text: params.system }] }];
+  const messages: readonly Message[] = [...system, ...(thread?.messages ?? []), { role: "user", parts: [{ kind: "text", text: params.text }] }];
+  const request: ChatRequest = {
+    task: "chat",
+    target: params.model,
+    messages: async () => messages,
+    tools: [],
+    toolChoice: "auto",
+    output: { ...(params.maxTokens === undefined ? {} : { maxTokens: params.maxTokens }), stop: [], format: { kind: "text" } },
+    sampling: params.temperature === undefined ? {} : { temperature: params.temperature },
+    lane: "chat",
+    actor,
+    stream: true,
+  };
+  const session = thread === undefined || params.sessionId === undefined ? {} : { session: { sessionId: params.sessionId, threadId: thread.threadId } };
+  const answer = await brain.answer(request, session, signal);
+  const { sessionId } = answer;
+  if (sessionId === undefined) throw new BugError("internal", "a chat was recorded without a session");
+  const firstTokenMs = clock.monotonic() - startedAt;
+  const note = answer.model.note === undefined ? {} : { note: answer.model.note };
+  yield { kind: "started", sessionId, answerId: answer.id, model: answer.model.ref, decision: answer.decision, ...note };
+  yield* chatUpdates(answer, { startedAt, firstTokenMs, clock, signal });
+}
+
+interface Timing {
+  readonly startedAt: number;
+  readonly firstTokenMs: number;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+}
+
+async function* chatUpdates(answer: Answer, timing: Timing): AsyncGenerator<ChatUpdate> {
+  const end = new AnswerEnd();
+  const calls = new Map<number, { callId: string; name: string; arguments: string }>();
+  try {
+    for await (const frame of answer.frames) {
+      for (const event of frame.events()) {
+        if (event.kind === "text" || event.kind === "reasoning") yield { kind: event.kind, text: event.text };
+        else if (event.kind === "toolCall") collectCall(calls, event);
+        else end.add(event);
+      }
+    }
+  } catch (thrown) {
+    yield failed(thrown, timing.signal);
+    return;
+  }
+  for (const call of calls.values()) yield { kind: "toolCall", ...call };
+  yield end.finished(timing);
+}
+
+async function* createCompletion(options: GhostServerOptions, params: CompletionParams, signal: AbortSignal, actor: Actor): AsyncGenerator<CompletionUpdate> {
+  const { brain, clock } = options;
+  const startedAt = clock.monotonic();
+  const request: CompletionRequest = {
+    task: "completion",
+    target: params.model,
+    prefix: params.prefix,
+    suffix: params.suffix,
+    overflow: params.overflow,
+    output: { maxTokens: params.maxTokens, stop: params.stop, format: { kind: "text" } },
+    sampling: { temperature: params.temperature },
+    lane: "completion",
+    actor,
+    stream: true,
+  };
+  const answer = await brain.answer(request, {}, signal);
+  const firstTokenMs = clock.monotonic() - startedAt;
+  const note = answer.model.note === undefined ? {} : { note: answer.model.note };
+  yield { kind: "started", answerId: answer.id, model: answer.model.ref, decision: answer.decision, trimmedCharacters: answer.trimmedCharacters, ...note };
+  const end = new AnswerEnd();
+  try {
+    for await (const frame of answer.frames) {
+      for (const event of frame.events()) {
+        if (event.kind === "text") yield { kind: "text", text: event.text };
+        else end.add(event);
+      }
+    }
+  } catch (thrown) {
+    yield failed(thrown, signal);
+    return;
+  }
+  yield end.finished({ startedAt, firstTokenMs, clock, signal });
+}
+
+/** What an answer says about itself at its end. */
+class AnswerEnd {
+  #reason: FinishReason = "unknown";
+  #usage: Usage = {};
+
+  add(event: StreamEvent): void {
+    if (event.kind === "finish") this.#reason = event.reason;
+    if (event.kind === "usage") this.#usage = { ...this.#usage, ...event.usage };
+  }
+
+  finished({ startedAt, firstTokenMs, clock }: Timing) {
+    return { kind: "finished", reason: this.#reason, usage: this.#usage, elapsedMs: clock.monotonic() - startedAt, firstTokenMs } as const;
+  }
+}
+
+function collectCall(calls: Map<number, { callId: string; name: string; arguments: string }>, event: Extract<StreamEvent, { kind: "toolCall" }>): void {
+  const call = calls.get(event.index) ?? { callId: "", name: "", arguments: "" };
+  calls.set(event.index, { callId: event.callId ?? call.callId, name: call.name + (event.name ?? ""), arguments: call.arguments + event.arguments });
+}
+
+/** An answer that broke off is an outcome, with what arrived before it kept; a cancelled one ends the stream as cancelled. */
+function failed(thrown: unknown, signal: AbortSignal): { kind: "failed"; error: { code: GhostError["code"]; message: string; details: Record<string, never> | GhostError["details"] } } {
+  const error = toGhostError(thrown);
+  if (signal.aborted) throw error;
+  return { kind: "failed", error: { code: error.code, message: error.message, details: error.details } };
+}
+
+async function* pullModel(options: GhostServerOptions, params: Parameters<EmbeddedProvider["pull"]>[0], signal: AbortSignal, actor: Actor): AsyncGenerator<ModelPullUpdate> {
+  const why = `download weights from ${params.source}`;
+  const authorize = async (effect: EffectRequest) => {
+    const result = await options.warden.authorize(effect, actor, why, signal);
+    if (result.kind !== "granted") throw toError(result);
+    return result.permit;
+  };
+  for await (const update of options.weights.pull(params, authorize, signal)) {
+    // The next question for the list of models sees the new one.
+    if (update.kind === "done") await options.brain.catalogue({ refresh: true }, signal);
+    yield update;
+  }
+}
+
+async function* readLog(log: FileLog, { lines, follow }: { readonly lines: number; readonly follow: boolean }, signal: AbortSignal): AsyncGenerator<{ line: string }> {
+  const queue = new BoundedQueue<string>({ limit: MAX_UNREAD_LOG_LINES });
+  using _following = follow
+    ? log.follow((line) => {
+        if (queue.size < MAX_UNREAD_LOG_LINES) queue.push(line);
+      })
+    : onDispose(() => {});
+  for (const line of await log.tail(lines)) yield { line };
+  if (!follow) return;
+  signal.addEventListener("abort", () => queue.close(), { once: true });
+  if (signal.aborted) return;
+  for await (const line of queue) yield { line };
+}
+
+function actorOf(caller: Caller): Actor {
+  return { userId: caller.userId, client: caller.clientId, via: { kind: "face", id: caller.clientName } };
+}

@@ -1,0 +1,156 @@
+/**
+ * The HTTP front: listener, access, errors. Routes live in the files it is handed; each names its audience, and one without is a bug that fails at start.
+ */
+import { createServer, type Server } from "node:http";
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
+import type { ClientId, UserId } from "../../../protocol/ids.ts";
+import { clientIdSchema } from "../../../protocol/ids.ts";
+import { BugError, OperationalError, systemCode, toGhostError, UserError } from "../../base/errors.ts";
+import { suggestion } from "../../base/text.ts";
+import type { Log } from "../../platform/log.ts";
+import { type Actor, type StandingPermit, THIS_MACHINE } from "../../platform/permit.ts";
+import { type AccessControl, type Audience, createAccessControl, type Keys } from "./access.ts";
+import { httpError } from "./errors.ts";
+import { boundHalfOpen } from "./half-open.ts";
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    audience?: Audience;
+  }
+}
+
+export interface RouteRow {
+  readonly method: string;
+  readonly path: string;
+  readonly audience: Audience;
+}
+
+export interface HttpFront extends AsyncDisposable {
+  readonly url: string;
+  readonly port: number;
+  /** Every route with the key it asks for. */
+  readonly routes: readonly RouteRow[];
+  /** Stops taking requests; open ones may finish until `disposed`. */
+  drain(): void;
+}
+
+interface HttpFrontOptions {
+  readonly permit: StandingPermit;
+  readonly port: number;
+  readonly keys: Keys;
+  readonly maxBodyBytes: number;
+  readonly log: Log;
+  readonly register: readonly ((app: FastifyInstance) => void)[];
+}
+
+/** A head or a body that takes longer comes from a broken or hostile client; uploads of the largest body over loopback take well under a second. */
+const HEAD_TIMEOUT_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 60_000;
+/** Above the file descriptors of common limits (1,024 soft) it would refuse itself anyway; Node raises the soft limit to the hard one. */
+const MAX_CONNECTIONS = 16_384;
+const HOST = "127.0.0.1";
+
+/** @throws UserError `port_in_use` */
+export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFront> {
+  let port = options.port;
+  let isDraining = false;
+  const access = createAccessControl({ keys: options.keys, port: () => port });
+  const routes: RouteRow[] = [];
+  const app = createApp(options, access, () => isDraining, routes);
+  for (const register of options.register) register(app);
+  options.permit.spend({ capability: "net.http", resource: { kind: "listener", address: `${HOST}:${options.port}` }, host: THIS_MACHINE });
+  try {
+    await app.listen({ host: HOST, port: options.port });
+  } catch (error) {
+    await app.close();
+    if (systemCode(error) !== "EADDRINUSE") throw error;
+    throw new UserError("port_in_use", `port ${options.port} on ${HOST} is taken by another program`, { cause: error, details: { port: options.port } });
+  }
+  const address = app.server.address();
+  if (address === null || typeof address === "string") throw new BugError("internal", "the HTTP listener has no address");
+  port = address.port;
+  options.log.info({ event: "http.listening", port, routes });
+  return {
+    url: `http://${HOST}:${port}`,
+    port,
+    routes,
+    drain() {
+      isDraining = true;
+      app.server.closeIdleConnections();
+    },
+    async [Symbol.asyncDispose]() {
+      app.server.closeAllConnections();
+      await app.close();
+    },
+  };
+}
+
+function createApp(options: HttpFrontOptions, access: AccessControl, isDraining: () => boolean, routes: RouteRow[]): FastifyInstance {
+  const app = fastify({
+    bodyLimit: options.maxBodyBytes,
+    logger: false,
+    // A HEAD route of its own for each GET route would need an audience of its own.
+    exposeHeadRoutes: false,
+    serverFactory: (handler) => createRawServer(handler),
+  });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
+  app.addHook("onRoute", (route) => {
+    const audience = route.config?.audience;
+    if (audience === undefined) throw new BugError("internal", `the route ${route.url} names no audience`);
+    for (const method of [route.method].flat()) routes.push({ method, path: route.url, audience });
+  });
+  app.addHook("onRequest", (request, reply, next) => {
+    const { headers } = request;
+    const apiKey = headers["x-api-key"];
+    // An unknown path asks for a key too: nobody can map what is here without one.
+    const audience = request.is404 ? "none" : (request.routeOptions.config.audience ?? "face");
+    const refused = access.refuse({ host: headers.host, origin: headers.origin, authorization: headers.authorization, apiKey: typeof apiKey === "string" ? apiKey : undefined }, audience);
+    const error = refused ?? (isDraining() ? new OperationalError("daemon_stopping", "the daemon is shutting down", { retryAfterMs: 2_000 }) : undefined);
+    if (error === undefined) next();
+    else sendError(reply, error);
+  });
+  app.setNotFoundHandler((request, reply) => {
+    const known = routes.map(({ path }) => path);
+    sendError(reply, new UserError("method_unknown", `there is no ${request.method} ${request.url.slice(0, 200)}.${suggestion(request.url, known)}`));
+  });
+  app.setErrorHandler((thrown, _request, reply) => {
+    const error = translate(thrown, options.maxBodyBytes);
+    if (error.family === "bug") options.log.error({ event: "http.failed", error });
+    sendError(reply, error);
+  });
+  return app;
+}
+
+function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Server {
+  const server = createServer(
+    { headersTimeout: HEAD_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000, keepAliveTimeout: 75_000, noDelay: true },
+    handler,
+  );
+  server.maxConnections = MAX_CONNECTIONS;
+  boundHalfOpen(server);
+  return server;
+}
+
+export function sendError(reply: FastifyReply, error: ReturnType<typeof toGhostError>): void {
+  const { status, headers, body } = httpError(error);
+  void reply.code(status).headers(headers).send(body);
+}
+
+function translate(thrown: unknown, maxBodyBytes: number) {
+  if (thrown instanceof Error && "code" in thrown) {
+    if (thrown.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
+      return new UserError("body_too_large", `the body is larger than ${maxBodyBytes} bytes`, { details: { limitBytes: maxBodyBytes } });
+    }
+    if (thrown.code === "FST_ERR_CTP_INVALID_CONTENT_LENGTH") return new UserError("invalid_params", "the body's length is not what `content-length` says");
+    if (thrown.code === "FST_ERR_CTP_EMPTY_JSON_BODY") return new UserError("invalid_json", "the body is empty");
+  }
+  return toGhostError(thrown);
+}
+
+/** Who acts, for an HTTP request: the daemon's user, through a client named by its user agent. */
+export function actorOf(request: FastifyRequest, userId: UserId): Actor {
+  const agent = /^[A-Za-z0-9_.+/-]{1,64}/.exec(request.headers["user-agent"] ?? "")?.[0] ?? "unknown";
+  const client: ClientId = clientIdSchema.parse(`http:${agent}`);
+  return { userId, client, via: { kind: "api", id: request.url.split("?")[0] ?? "" } };
+}

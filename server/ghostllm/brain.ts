@@ -1,0 +1,366 @@
+/**
+ * GhostLLM's face: one entry point to every model.
+ *
+ * A request is routed (`routing/route.ts`), opened at the first provider of the plan that sends content, recorded (`session/transcript.ts`) and handed out
+ * as one stream of frames.
+ * 1. Every frame is in the spool before the caller sees it, and the end of an answer is recorded before its iteration ends (I7, I8).
+ * 2. Before the first frame a failing provider costs only time: the next of the plan is tried. After it, a failure is an error, never a clean end.
+ * 3. Leaving the loop, or aborting, stops the upstream in every state (I11).
+ */
+
+import type { AnswerId, SessionId, ThreadId } from "../../protocol/ids.ts";
+import type { ModelInfo, ProviderStatus } from "../../protocol/model.ts";
+import type { RouteDecision, RouteTask } from "../../protocol/route.ts";
+import { answerIdSchema } from "../../protocol/ids.ts";
+import type { Clock, Ids } from "../base/clock.ts";
+import { type GhostError, OperationalError, toGhostError, UserError } from "../base/errors.ts";
+import type { Log } from "../platform/log.ts";
+import type { Actor } from "../platform/permit.ts";
+import type { Provider } from "./providers/provider.ts";
+import { decide, NO_NEEDS, type RouteNeeds } from "./routing/route.ts";
+import type { Recording, Transcript } from "./session/transcript.ts";
+import type { Attempt, ChatRequest, EmbeddingRequest, Embeddings, Frame, ModelRequest } from "./stream.ts";
+
+/** GhostLLM asks before text leaves for a cloud model; `compose.ts` wires GhostWarden to it. */
+export interface Authorizer {
+  /** Why the text must not go there, or undefined: from rules alone, at once. */
+  cloudDenied(model: ModelInfo, actor: Actor): string | undefined;
+  /** The whole question, which may ask a person. @throws UserError `denied` | `consent_expired` */
+  authorizeCloud(model: ModelInfo, actor: Actor, signal: AbortSignal): Promise<void>;
+}
+
+/** Who is asking, and where the exchange is stored. */
+export interface AnswerContext {
+  /** Continue this session; its history is in the request already. */
+  readonly session?: { readonly sessionId: SessionId; readonly threadId?: ThreadId };
+}
+
+export interface Answer {
+  readonly id: AnswerId;
+  /** Known at once for requests of `ghost/chat`; a stateless request finds its session when it is stored. */
+  readonly sessionId: SessionId | undefined;
+  readonly model: ModelInfo;
+  readonly decision: RouteDecision;
+  readonly trimmedCharacters: number;
+  /** To be read once, to its end; leaving early cancels the answer. */
+  readonly frames: AsyncIterable<Frame>;
+}
+
+export interface ModelCatalogue {
+  readonly models: readonly ModelInfo[];
+  readonly providers: readonly ProviderStatus[];
+}
+
+export interface Brain extends AsyncDisposable {
+  /** All models of all providers, at most `CATALOGUE_FRESH_MS` old; with `refresh` asked anew. */
+  catalogue(options: { readonly refresh: boolean }, signal: AbortSignal): Promise<ModelCatalogue>;
+  explain(target: string, task: RouteTask, actor: Actor, signal: AbortSignal): Promise<RouteDecision>;
+  /** @throws what `decide` throws, and the last provider's error when all of the plan failed before their first frame. */
+  answer(request: ModelRequest, context: AnswerContext, signal: AbortSignal): Promise<Answer>;
+  embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings>;
+  /** Embeddings in the client's own bytes where the model's server speaks OpenAI's dialect; undefined elsewhere. */
+  relayEmbeddings(
+    target: string,
+    bodyFor: (modelName: string) => Buffer,
+    actor: Actor,
+    signal: AbortSignal,
+  ): Promise<Buffer | undefined>;
+  readonly openAnswers: number;
+  /** Since the start. */
+  readonly answersTotal: { readonly begun: number; readonly failed: number };
+}
+
+interface BrainOptions {
+  readonly providers: readonly (Provider & { relayEmbeddings?(body: Buffer, signal: AbortSignal): Promise<Buffer> })[];
+  readonly transcript: Transcript;
+  readonly authorizer: Authorizer;
+  readonly aliases: Readonly<Record<string, readonly string[]>>;
+  readonly intents: Readonly<Record<string, readonly string[]>>;
+  readonly clock: Clock;
+  readonly ids: Ids;
+  readonly log: Log;
+}
+
+/** Model lists change when somebody pulls a model or starts a server: half a minute is soon enough, and keeps servers from being asked all day. */
+const CATALOGUE_FRESH_MS = 30_000;
+/** Beyond this many open answers a new one is refused: each holds sockets and buffers, and the machine has an end. */
+const MAX_OPEN_ANSWERS = 4_096;
+
+export function createBrain(options: BrainOptions): Brain {
+  return new GhostBrain(options);
+}
+
+class GhostBrain implements Brain {
+  readonly #options: BrainOptions;
+  readonly #lifetime = new AbortController();
+  #catalogue: { readonly value: ModelCatalogue; readonly atMs: number } | undefined;
+  #loading: Promise<ModelCatalogue> | undefined;
+  #openAnswers = 0;
+  #begun = 0;
+  #failed = 0;
+
+  constructor(options: BrainOptions) {
+    this.#options = options;
+  }
+
+  get openAnswers(): number {
+    return this.#openAnswers;
+  }
+
+  get answersTotal(): { readonly begun: number; readonly failed: number } {
+    return { begun: this.#begun, failed: this.#failed };
+  }
+
+  async catalogue({ refresh }: { readonly refresh: boolean }, _signal: AbortSignal): Promise<ModelCatalogue> {
+    const known = this.#catalogue;
+    if (refresh || known === undefined) return this.#load();
+    const isStale = this.#options.clock.monotonic() - known.atMs > CATALOGUE_FRESH_MS;
+    // A stale list still answers at once; the next request sees the new one. A failing load is logged and tried again by then.
+    if (isStale) this.#load().catch((error: unknown) => this.#options.log.warn({ event: "catalogue.failed", error }));
+    return known.value;
+  }
+
+  async explain(target: string, task: RouteTask, actor: Actor, signal: AbortSignal): Promise<RouteDecision> {
+    const { models } = await this.catalogue({ refresh: false }, signal);
+    return this.#decide({ target, task, needs: NO_NEEDS, models, actor });
+  }
+
+  async answer(request: ModelRequest, context: AnswerContext, signal: AbortSignal): Promise<Answer> {
+    const { clock, ids, log, transcript } = this.#options;
+    if (this.#openAnswers >= MAX_OPEN_ANSWERS) {
+      throw new OperationalError("overloaded", `${MAX_OPEN_ANSWERS} answers are already open`, { retryAfterMs: 1_000 });
+    }
+    const known = this.#catalogue ?? { value: await this.#load(), atMs: 0 };
+    if (clock.monotonic() - known.atMs > CATALOGUE_FRESH_MS) void this.catalogue({ refresh: false }, signal);
+    const decision = this.#decide({
+      target: request.target,
+      task: request.task,
+      needs: needsOf(request),
+      models: known.value.models,
+      actor: request.actor,
+    });
+    const id = answerIdSchema.parse(ids.next("ans"));
+    const startedAt = clock.monotonic();
+    const recording = await transcript.begin({
+      answerId: id,
+      actor: request.actor,
+      task: request.task,
+      target: request.target,
+      request: recorded(request, context, await messagesToRecord(request)),
+    });
+    this.#openAnswers += 1;
+    this.#begun += 1;
+    try {
+      const { attempt, model } = await this.#openFirst(request, decision, known.value.models, signal);
+      recording.opened(model.ref, decision);
+      log.debug({
+        event: "answer.opened",
+        answer: id,
+        model: model.ref,
+        reason: decision.reason,
+        firstFrameMs: clock.monotonic() - startedAt,
+      });
+      return {
+        id,
+        sessionId: recording.sessionId,
+        model,
+        decision,
+        trimmedCharacters: attempt.trimmedCharacters,
+        frames: this.#record(attempt, recording, signal),
+      };
+    } catch (thrown) {
+      this.#openAnswers -= 1;
+      const error = toGhostError(thrown);
+      const outcome = endOf(error, signal);
+      if (outcome.state === "failed") this.#failed += 1;
+      recording.end(outcome);
+      throw error;
+    }
+  }
+
+  async embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings> {
+    const { models } = await this.catalogue({ refresh: false }, signal);
+    const decision = this.#decide({
+      target: request.target,
+      task: "embedding",
+      needs: NO_NEEDS,
+      models,
+      actor: request.actor,
+    });
+    return this.#tryPlan(decision, models, request.actor, signal, (provider, model) =>
+      provider.embed(request.texts, model, signal),
+    );
+  }
+
+  async relayEmbeddings(
+    target: string,
+    bodyFor: (modelName: string) => Buffer,
+    actor: Actor,
+    signal: AbortSignal,
+  ): Promise<Buffer | undefined> {
+    const { models } = await this.catalogue({ refresh: false }, signal);
+    const decision = this.#decide({ target, task: "embedding", needs: NO_NEEDS, models, actor });
+    const model = models.find(({ ref }) => ref === decision.plan[0]);
+    const relay = model === undefined ? undefined : this.#provider(model).relayEmbeddings;
+    if (model === undefined || relay === undefined) return undefined;
+    if (model.locality === "cloud") await this.#options.authorizer.authorizeCloud(model, actor, signal);
+    return relay(bodyFor(model.name), signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#lifetime.abort(new OperationalError("daemon_stopping", "the daemon is shutting down"));
+    for (const provider of this.#options.providers) await provider[Symbol.asyncDispose]();
+  }
+
+  #decide(facts: {
+    readonly target: string;
+    readonly task: RouteTask;
+    readonly needs: RouteNeeds;
+    readonly models: readonly ModelInfo[];
+    readonly actor: Actor;
+  }): RouteDecision {
+    const { aliases, intents, authorizer } = this.#options;
+    return decide({ ...facts, aliases, intents, cloudDenied: (model) => authorizer.cloudDenied(model, facts.actor) });
+  }
+
+  #openFirst(
+    request: ModelRequest,
+    decision: RouteDecision,
+    models: readonly ModelInfo[],
+    signal: AbortSignal,
+  ): Promise<{ attempt: Attempt; model: ModelInfo }> {
+    return this.#tryPlan(decision, models, request.actor, signal, async (provider, model) => ({
+      attempt: await openAt(provider, request, model, signal),
+      model,
+    }));
+  }
+
+  /** Tries the plan in order. The error of the last try is what the caller learns; the others are in the log. */
+  async #tryPlan<Result>(
+    decision: RouteDecision,
+    models: readonly ModelInfo[],
+    actor: Actor,
+    signal: AbortSignal,
+    attempt: (provider: Provider, model: ModelInfo) => Promise<Result>,
+  ): Promise<Result> {
+    let last: GhostError = new OperationalError("no_model_available", `"${decision.target}" finds no model`);
+    for (const ref of decision.plan) {
+      const model = models.find((candidate) => candidate.ref === ref);
+      if (model === undefined) continue;
+      try {
+        if (model.locality === "cloud") await this.#options.authorizer.authorizeCloud(model, actor, signal);
+        return await attempt(this.#provider(model), model);
+      } catch (thrown) {
+        last = toGhostError(thrown);
+        if (signal.aborted || !mayTryNext(last)) throw last;
+        this.#options.log.warn({ event: "attempt.failed", model: ref, code: last.code, message: last.message });
+      }
+    }
+    throw last;
+  }
+
+  async *#record(attempt: Attempt, recording: Recording, signal: AbortSignal): AsyncGenerator<Frame> {
+    let isEnded = false;
+    const end = (outcome: Parameters<Recording["end"]>[0]) => {
+      if (isEnded) return;
+      isEnded = true;
+      this.#openAnswers -= 1;
+      if (outcome.state === "failed") this.#failed += 1;
+      recording.end(outcome);
+    };
+    try {
+      for await (const frame of attempt.frames) {
+        recording.record(frame);
+        yield frame;
+      }
+      end({ state: "complete" });
+    } catch (thrown) {
+      const error = toGhostError(thrown);
+      end(endOf(error, signal));
+      throw error;
+    } finally {
+      end({ state: "cancelled" });
+    }
+  }
+
+  #provider(model: ModelInfo): BrainOptions["providers"][number] {
+    const provider = this.#options.providers.find(({ id }) => id === model.provider);
+    if (provider === undefined) throw new UserError("model_not_found", `${model.ref}: its provider is gone`);
+    return provider;
+  }
+
+  #load(): Promise<ModelCatalogue> {
+    this.#loading ??= this.#askAll().finally(() => {
+      this.#loading = undefined;
+    });
+    return this.#loading;
+  }
+
+  async #askAll(): Promise<ModelCatalogue> {
+    const { providers, clock, log } = this.#options;
+    const lists = await Promise.all(
+      providers.map((provider) =>
+        provider.models(this.#lifetime.signal).catch((error: unknown) => {
+          log.error({ event: "models.failed", provider: provider.id, error });
+          return [];
+        }),
+      ),
+    );
+    const value = { models: lists.flat(), providers: providers.flatMap((provider) => provider.status()) };
+    this.#catalogue = { value, atMs: clock.monotonic() };
+    return value;
+  }
+}
+
+function openAt(provider: Provider, request: ModelRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
+  return request.task === "chat" ? provider.chat(request, model, signal) : provider.complete(request, model, signal);
+}
+
+function needsOf(request: ModelRequest): RouteNeeds {
+  const format = request.output.format.kind;
+  if (request.task === "completion") return { ...NO_NEEDS, fim: request.suffix !== "" };
+  return {
+    fim: false,
+    tools: request.tools.length > 0 && request.toolChoice !== "none",
+    jsonSchema: format === "schema",
+    vision: false,
+  };
+}
+
+/** A client's own body is stored as it came; other requests store their messages. */
+async function messagesToRecord(request: ModelRequest) {
+  return request.task === "chat" && request.recordedBody === undefined ? request.messages() : [];
+}
+
+function recorded(
+  request: ModelRequest,
+  context: AnswerContext,
+  messages: Awaited<ReturnType<ChatRequest["messages"]>>,
+): Parameters<Transcript["begin"]>[0]["request"] {
+  if (request.task === "completion") return { kind: "completion", prefix: request.prefix, suffix: request.suffix };
+  if (request.recordedBody !== undefined)
+    return { kind: "body", dialect: request.recordedBody.dialect, body: request.recordedBody.body };
+  return { kind: "messages", messages, ...context.session };
+}
+
+function endOf(error: GhostError, signal: AbortSignal): Parameters<Recording["end"]>[0] {
+  if (error.code === "cancelled" || (signal.aborted && error.code !== "storage_full")) return { state: "cancelled" };
+  return { state: "failed", error: { code: error.code, message: error.message, details: error.details } };
+}
+
+/** What another model may do better. A request that is wrong in itself fails everywhere alike. */
+function mayTryNext(error: GhostError): boolean {
+  const elsewhere = [
+    "upstream_auth",
+    "upstream_rejected",
+    "model_not_found",
+    "capability_missing",
+    "context_too_long",
+    "denied",
+    "weights_missing",
+    "weights_corrupt",
+  ];
+  return error.family === "operational"
+    ? error.code !== "cancelled" && error.code !== "storage_full"
+    : elsewhere.includes(error.code);
+}

@@ -1,0 +1,16 @@
+/** Frames back into events, by dialect: the transcript replays what was spooled with it. */
+import type { Dialect, StreamEvent } from "../stream.ts";
+import { decodeOllama } from "./ollama.ts";
+import { decodeOpenAi } from "./openai.ts";
+
+export function decodeFrame(dialect: Dialect, bytes: Buffer): readonly StreamEvent[] {
+  switch (dialect) {
+    case "openai-chat":
+    case "openai-completion":
+      return decodeOpenAi(bytes);
+    case "ollama":
+      return decodeOllama(bytes);
+    case "events":
+      return [];
+  }
+}

@@ -1,0 +1,71 @@
+/** All kinds of providers. A new one is a file beside this, a line here, and its fixture. */
+import type { Clock, Environment, Ids } from "../../base/clock.ts";
+import type { GhostConfig } from "../../platform/config/schema.ts";
+import type { HttpClient } from "../../platform/http-client.ts";
+import type { FileLog } from "../../platform/log.ts";
+import type { StandingPermit } from "../../platform/permit.ts";
+import { createCompatibleProvider } from "./compatible.ts";
+import { createEmbeddedProvider, type EmbeddedProvider } from "./embedded.ts";
+import { localityOf } from "./locality.ts";
+import { createOllamaProvider } from "./ollama.ts";
+import type { Provider } from "./provider.ts";
+
+export interface ProviderContext {
+  readonly config: GhostConfig["providers"];
+  readonly http: HttpClient;
+  /** A standing permit for one origin of a model server. */
+  readonly permitFor: (origin: string) => StandingPermit;
+  /** Covers the engine's child process and the folders of weights. */
+  readonly enginePermit: StandingPermit;
+  readonly environment: Environment;
+  readonly clock: Clock;
+  readonly ids: Ids;
+  readonly log: FileLog;
+  readonly builtinModelsFolder: string;
+  readonly modelsFolder: string;
+  readonly nodeExecutable: string;
+  /** Where Ollama is looked for; tests have their own. */
+  readonly ollamaDiscoveryUrl?: string | undefined;
+}
+
+export interface ProviderSet {
+  readonly all: readonly Provider[];
+  /** The engine inside the daemon; absent when it is switched off. */
+  readonly embedded: EmbeddedProvider;
+}
+
+export function createProviders(context: ProviderContext): ProviderSet {
+  const { config, clock, ids, log, http } = context;
+  const embedded = createEmbeddedProvider({
+    config: config.embedded,
+    builtinModelsFolder: context.builtinModelsFolder,
+    modelsFolder: context.modelsFolder,
+    permits: { engine: context.enginePermit, files: context.enginePermit },
+    nodeExecutable: context.nodeExecutable,
+    http,
+    clock,
+    ids,
+    log,
+  });
+  const ollama = createOllamaProvider({
+    config: config.ollama,
+    http,
+    permitFor: context.permitFor,
+    clock,
+    ids,
+    log,
+    ...(context.ollamaDiscoveryUrl === undefined ? {} : { discoveryUrl: context.ollamaDiscoveryUrl }),
+  });
+  const compatible = Object.entries(config.compatible).map(([id, server]) =>
+    createCompatibleProvider({
+      id,
+      config: server,
+      locality: server.locality ?? localityOf(server.base_url),
+      http,
+      permit: context.permitFor(new URL(server.base_url).origin),
+      environment: context.environment,
+      redact: (text) => log.redact(text),
+    }),
+  );
+  return { all: [embedded, ollama, ...compatible], embedded };
+}

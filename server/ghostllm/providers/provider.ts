@@ -1,0 +1,25 @@
+/** What every model server looks like from inside. One file each in this folder, one line each in `index.ts`. */
+import type { ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
+import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
+
+export interface Provider extends AsyncDisposable {
+  /** `embedded`, `ollama` or the name in `[providers.compatible.<name>]`. */
+  readonly id: string;
+  /**
+   * The models it has now. Asks its server; bounded by a few seconds.
+   * Never throws for a server that is away: it then has no models, and `status()` says why.
+   */
+  models(signal: AbortSignal): Promise<readonly ModelInfo[]>;
+  /** What the last look at the server found: one row per host. */
+  status(): readonly ProviderStatus[];
+  /**
+   * Starts an answer. Resolves when the first valid content frame is there (the first-chunk gate).
+   * @throws UserError | OperationalError before the first frame, so that the router may try another model; after it, errors are events.
+   * Aborting stops the upstream at once in every state, also while queued or loading.
+   */
+  chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt>;
+  /** Plain continuation or infill; the same promises. @throws UserError `capability_missing` where the model cannot. */
+  complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt>;
+  /** @throws UserError `capability_missing` where the model cannot. */
+  embed(texts: readonly string[], model: ModelInfo, signal: AbortSignal): Promise<Embeddings>;
+}

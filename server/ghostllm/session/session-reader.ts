@@ -1,0 +1,275 @@
+/**
+ * Sessions and usage as faces read them. Every statement is filtered by user (I15): another user's session does not exist.
+ * A growing answer's text is in its chunks until it ends; here the two look alike. Long results are read in pages, so that no single turn of the
+ * main thread builds all of it.
+ */
+import { z } from "zod";
+import { finishReasonSchema } from "../../../protocol/chat.ts";
+import { wireErrorSchema } from "../../../protocol/errors.ts";
+import {
+  type AnswerId,
+  answerIdSchema,
+  type EntryId,
+  entryIdSchema,
+  modelRefSchema,
+  type SessionId,
+  sessionIdSchema,
+  type ThreadId,
+  threadIdSchema,
+  type UserId,
+} from "../../../protocol/ids.ts";
+import {
+  answerStateSchema,
+  roleSchema,
+  type SessionEntry,
+  type SessionSummary,
+  type SessionWatchUpdate,
+  type sessionGetResult,
+  type sessionListResult,
+} from "../../../protocol/session.ts";
+import type { Usage, usageSummaryResult } from "../../../protocol/usage.ts";
+import { UserError } from "../../base/errors.ts";
+import type { Database } from "../../platform/database.ts";
+import type { Message } from "../stream.ts";
+import { deltaParts, deltaSchema, joinDeltas } from "./answer-delta.ts";
+import { isEmptyAnswer } from "./thread-tree.ts";
+import { entryBodySchema } from "./transcript-record.ts";
+
+/** Entries read at once: a page of ordinary messages is built within a millisecond. */
+const PAGE = 64;
+/** A session of a client that repeats one request has a thread for each answer; a face shows the newest. */
+const MAX_THREADS = 1_000;
+
+export type SessionList = z.infer<typeof sessionListResult>;
+export type SessionDetails = z.infer<typeof sessionGetResult>;
+export type UsageSummary = z.infer<typeof usageSummaryResult>;
+
+/** A conversation as a model is to see it. */
+export interface History {
+  readonly threadId: ThreadId;
+  readonly messages: readonly Message[];
+  /** The thread's last answer is still streaming. */
+  readonly isStreaming: boolean;
+}
+
+export interface SessionReader {
+  list(
+    userId: UserId,
+    options: { readonly limit: number; readonly beforeMs?: number | undefined },
+  ): Promise<SessionList>;
+  /** @throws UserError `session_not_found`, also for a thread that is not in the session. */
+  get(userId: UserId, sessionId: SessionId, threadId?: ThreadId): Promise<SessionDetails>;
+  /** @throws UserError `session_not_found` */
+  history(userId: UserId, sessionId: SessionId, threadId?: ThreadId): Promise<History>;
+  exists(userId: UserId, sessionId: SessionId): Promise<boolean>;
+  countEntries(userId: UserId, sessionId: SessionId): Promise<number>;
+  /** One page of what changed after `revision`, in its order; empty when there is nothing. */
+  changes(userId: UserId, sessionId: SessionId, afterRevision: number): Promise<readonly SessionWatchUpdate[]>;
+  usage(userId: UserId, sinceMs: number): Promise<UsageSummary>;
+}
+
+const summaryRow = z.object({
+  id: sessionIdSchema,
+  title: z.string(),
+  client: z.string(),
+  created_at: z.number(),
+  updated_at: z.number(),
+  threads: z.int(),
+  messages: z.int(),
+});
+const threadRow = z.object({ id: threadIdSchema, head: entryIdSchema, updated_at: z.number() });
+const pathRow = z.object({ id: entryIdSchema });
+const entryRow = z.object({
+  id: entryIdSchema,
+  parent: entryIdSchema.nullable(),
+  role: roleSchema,
+  body: z.string(),
+  revision: z.int(),
+  created_at: z.number(),
+  answer_id: answerIdSchema.nullable(),
+  model: modelRefSchema.nullable(),
+  state: answerStateSchema.nullable(),
+  reason: finishReasonSchema.nullable(),
+  prompt_tokens: z.int().nullable(),
+  completion_tokens: z.int().nullable(),
+  cached_tokens: z.int().nullable(),
+  reasoning_tokens: z.int().nullable(),
+  error: z.string().nullable(),
+  chunks: z.string().nullable(),
+});
+type EntryRow = z.infer<typeof entryRow>;
+const usageRow = z.object({
+  model: z.string(),
+  answers: z.int(),
+  interrupted: z.int(),
+  prompt_tokens: z.int(),
+  completion_tokens: z.int(),
+  without_usage: z.int(),
+});
+const countRow = z.object({ count: z.int() });
+
+const SUMMARY = `SELECT s.id, s.title, s.client, s.created_at, s.updated_at,
+    (SELECT count(*) FROM threads t WHERE t.session_id = s.id) AS threads,
+    (SELECT count(*) FROM entries e WHERE e.session_id = s.id) AS messages
+  FROM sessions s WHERE s.user_id = ?`;
+const THREADS = `SELECT id, head, updated_at FROM threads WHERE session_id = ? AND user_id = ?
+  ORDER BY updated_at DESC, id DESC LIMIT ${MAX_THREADS}`;
+/** From the head up to the root. */
+const PATH = `WITH RECURSIVE path (id, parent, depth) AS (
+    SELECT id, parent, 0 FROM entries WHERE id = ? AND session_id = ? AND user_id = ?
+    UNION ALL SELECT e.id, e.parent, path.depth + 1 FROM path JOIN entries e ON e.id = path.parent)
+  SELECT id FROM path ORDER BY depth DESC`;
+const ENTRY = `SELECT e.id, e.parent, e.role, e.body, e.revision, e.created_at, a.id AS answer_id, a.model, a.state, a.reason,
+    a.prompt_tokens, a.completion_tokens, a.cached_tokens, a.reasoning_tokens, a.error,
+    (SELECT json_group_array(json(body)) FROM (SELECT body FROM answer_chunks c WHERE c.answer_id = a.id ORDER BY sequence)) AS chunks
+  FROM entries e LEFT JOIN answers a ON a.id = e.answer_id`;
+const USAGE = `SELECT model, count(*) AS answers, sum(state = 'interrupted') AS interrupted,
+    coalesce(sum(prompt_tokens), 0) AS prompt_tokens, coalesce(sum(completion_tokens), 0) AS completion_tokens,
+    sum(prompt_tokens IS NULL AND completion_tokens IS NULL) AS without_usage
+  FROM answers WHERE user_id = ? AND started_at >= ? AND model IS NOT NULL GROUP BY model ORDER BY answers DESC, model`;
+
+export function createSessionReader(database: Database): SessionReader {
+  const summary = async (userId: UserId, sessionId: SessionId): Promise<SessionSummary> => {
+    const [row] = await database.read(summaryRow, `${SUMMARY} AND s.id = ?`, [userId, sessionId]);
+    if (row === undefined) throw notFound(sessionId);
+    return summaryOf(row);
+  };
+
+  const threadsOf = async (userId: UserId, sessionId: SessionId, wanted: ThreadId | undefined) => {
+    const threads = await database.read(threadRow, THREADS, [sessionId, userId]);
+    let thread = wanted === undefined ? threads[0] : threads.find(({ id }) => id === wanted);
+    if (thread === undefined && wanted !== undefined) {
+      const sql = "SELECT id, head, updated_at FROM threads WHERE id = ? AND session_id = ? AND user_id = ?";
+      [thread] = await database.read(threadRow, sql, [wanted, sessionId, userId]);
+    }
+    if (thread === undefined) throw notFound(sessionId, wanted);
+    return { threads, thread };
+  };
+
+  const pathTo = async (userId: UserId, sessionId: SessionId, head: EntryId): Promise<readonly EntryRow[]> => {
+    const path = await database.read(pathRow, PATH, [head, sessionId, userId]);
+    const rows: EntryRow[] = [];
+    for (let from = 0; from < path.length; from += PAGE) {
+      const ids = path.slice(from, from + PAGE).map(({ id }) => id);
+      const sql = `${ENTRY} JOIN json_each(?) AS w ON w.value = e.id WHERE e.user_id = ? ORDER BY w.key`;
+      rows.push(...(await database.read(entryRow, sql, [JSON.stringify(ids), userId])));
+    }
+    return rows;
+  };
+
+  return {
+    async list(userId, { limit, beforeMs = Number.MAX_SAFE_INTEGER }) {
+      const sql = `${SUMMARY} AND s.updated_at < ? ORDER BY s.updated_at DESC, s.id DESC LIMIT ?`;
+      return { sessions: (await database.read(summaryRow, sql, [userId, beforeMs, limit])).map(summaryOf) };
+    },
+    async get(userId, sessionId, threadId) {
+      const session = await summary(userId, sessionId);
+      const { threads, thread } = await threadsOf(userId, sessionId, threadId);
+      const entries = (await pathTo(userId, sessionId, thread.head)).map(entryOf);
+      return {
+        session,
+        threads: threads.map(({ id, head, updated_at: updatedAtMs }) => ({ id, head, updatedAtMs })),
+        threadId: thread.id,
+        entries,
+      };
+    },
+    async history(userId, sessionId, threadId) {
+      const { thread } = await threadsOf(userId, sessionId, threadId);
+      const rows = await pathTo(userId, sessionId, thread.head);
+      const messages = rows.map(messageOf).filter((message) => !isEmptyAnswer(message));
+      return { threadId: thread.id, messages, isStreaming: rows.at(-1)?.state === "streaming" };
+    },
+    async exists(userId, sessionId) {
+      const sql = "SELECT count(*) AS count FROM sessions WHERE id = ? AND user_id = ?";
+      return (await database.read(countRow, sql, [sessionId, userId]))[0]?.count === 1;
+    },
+    async countEntries(userId, sessionId) {
+      const sql = "SELECT count(*) AS count FROM entries WHERE session_id = ? AND user_id = ?";
+      return (await database.read(countRow, sql, [sessionId, userId]))[0]?.count ?? 0;
+    },
+    async changes(userId, sessionId, afterRevision) {
+      const sql = `${ENTRY} WHERE e.session_id = ? AND e.user_id = ? AND e.revision > ? ORDER BY e.revision LIMIT ${PAGE}`;
+      const rows = await database.read(entryRow, sql, [sessionId, userId, afterRevision]);
+      return rows.map((row) => ({ revision: row.revision, entry: entryOf(row) }));
+    },
+    async usage(userId, sinceMs) {
+      const rows = await database.read(usageRow, USAGE, [userId, sinceMs]);
+      return {
+        models: rows.map((row) => ({
+          model: row.model,
+          answers: row.answers,
+          interrupted: row.interrupted,
+          promptTokens: row.prompt_tokens,
+          completionTokens: row.completion_tokens,
+          answersWithoutUsage: row.without_usage,
+        })),
+      };
+    },
+  };
+}
+
+export function notFound(sessionId: SessionId, threadId?: ThreadId): UserError {
+  const what =
+    threadId === undefined ? `there is no session ${sessionId}` : `the session ${sessionId} has no thread ${threadId}`;
+  return new UserError("session_not_found", what, {
+    details: { sessionId, ...(threadId === undefined ? {} : { threadId }) },
+  });
+}
+
+function summaryOf(row: z.infer<typeof summaryRow>): SessionSummary {
+  const { id, title, client, created_at: createdAtMs, updated_at: updatedAtMs, threads, messages } = row;
+  return { id, title, createdAtMs, updatedAtMs, threads, messages, client };
+}
+
+function messageOf(row: EntryRow): Message {
+  const pieces =
+    row.state === "streaming" && row.chunks !== null ? z.array(deltaSchema).parse(JSON.parse(row.chunks)) : [];
+  const parts =
+    pieces.length === 0 ? entryBodySchema.parse(JSON.parse(row.body)).parts : deltaParts(joinDeltas(pieces));
+  return { role: row.role, parts };
+}
+
+function entryOf(row: EntryRow): SessionEntry {
+  const { role, parts } = messageOf(row);
+  const result = parts.find((part) => part.kind === "toolResult");
+  return {
+    id: row.id,
+    parent: row.parent,
+    role,
+    text: parts.map((part) => (part.kind === "text" || part.kind === "toolResult" ? part.text : "")).join(""),
+    toolCalls: parts.flatMap((part) =>
+      part.kind === "toolCall" ? [{ callId: part.callId, name: part.name, arguments: part.arguments }] : [],
+    ),
+    ...(result === undefined ? {} : { toolCallId: result.callId }),
+    createdAtMs: row.created_at,
+    ...answerOf(row),
+  };
+}
+
+/** An answer without a model has failed before any was chosen: its model is then called `none`. */
+const NO_MODEL = modelRefSchema.parse("none");
+
+function answerOf(row: EntryRow): { answer?: NonNullable<SessionEntry["answer"]> } {
+  if (row.answer_id === null || row.state === null) return {};
+  const id: AnswerId = row.answer_id;
+  const error = row.error === null ? undefined : wireErrorSchema.parse(JSON.parse(row.error)).message;
+  return {
+    answer: {
+      id,
+      model: row.model ?? NO_MODEL,
+      state: row.state,
+      ...(row.reason === null ? {} : { reason: row.reason }),
+      usage: usageOf(row),
+      ...(error === undefined ? {} : { error }),
+    },
+  };
+}
+
+function usageOf(row: EntryRow): Usage {
+  return {
+    ...(row.prompt_tokens === null ? {} : { promptTokens: row.prompt_tokens }),
+    ...(row.completion_tokens === null ? {} : { completionTokens: row.completion_tokens }),
+    ...(row.cached_tokens === null ? {} : { cachedTokens: row.cached_tokens }),
+    ...(row.reasoning_tokens === null ? {} : { reasoningTokens: row.reasoning_tokens }),
+  };
+}

@@ -1,0 +1,310 @@
+/**
+ * The spool: records that must survive a killed process, appended in the same turn in which they happen. SQLite absorbs them later.
+ * 1. A record is one `write`: length and CRC-32 (4 bytes each, little endian), then its bytes. What the kernel took survives the process.
+ * 2. A position is the record's offset in the whole spool's history. Positions only grow, within a process and from one to the next: a segment
+ *    file is named by the position of its first byte, and one file is always kept.
+ * 3. A write that failed half-way is cut off again, so that what follows stays readable. A torn record at the end of an earlier process's segment
+ *    ends that segment only.
+ * 4. Nothing is ever deleted that was not released.
+ */
+import { closeSync, ftruncateSync, openSync, readdirSync, statSync, writeSync } from "node:fs";
+import { readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { crc32 } from "node:zlib";
+import { assert } from "../base/assert.ts";
+import { OperationalError } from "../base/errors.ts";
+import { storageError } from "./filesystem.ts";
+import { type StandingPermit, THIS_MACHINE } from "./permit.ts";
+
+/** Small enough to be deleted soon after its last record was absorbed, large enough that opening files (0.1 ms) stays rare. */
+const SEGMENT_BYTES = 8 * 1024 * 1024;
+/** When nothing absorbs the spool any more, it must not eat the disk: some hours of heavy streaming, then appends fail with `storage_full`. */
+const MAX_SPOOL_BYTES = 1024 * 1024 * 1024;
+/** A length beyond this is no length but damage. It also bounds what one record makes a reader allocate. */
+const MAX_RECORD_BYTES = 64 * 1024 * 1024;
+/** Records up to this size are assembled in one reused buffer; larger ones, which are rare, in a buffer of their own. */
+const SCRATCH_BYTES = 256 * 1024;
+const HEADER_BYTES = 8;
+
+/** The offset of a record in the spool's whole history: an integer below 2^53, enough for 9 petabytes. */
+export type Position = number;
+
+export interface SpoolRecord {
+  readonly position: Position;
+  readonly bytes: Buffer;
+}
+
+/** A segment that an earlier process left with an unreadable end, as a killed machine or a full disk leaves it. */
+export interface TornSegment {
+  readonly file: string;
+  readonly position: Position;
+  readonly lostBytes: number;
+}
+
+/** Closing it deletes what was released, so that a clean stop leaves nothing to replay. */
+export interface Spool extends AsyncDisposable {
+  readonly folder: string;
+  /** The position that the next record will get. */
+  readonly next: Position;
+  /**
+   * Writes one record, the parts one after the other, before it returns.
+   * @throws OperationalError `storage_full`; the record then is not there, and earlier and later ones are untouched.
+   */
+  append(parts: readonly Buffer[]): Position;
+  /** Writes a large body beside the records, off the main thread; the name goes into a record. @throws OperationalError `storage_full` */
+  appendLarge(bytes: Buffer): Promise<string>;
+  /** A large body by its name; undefined when it is gone. */
+  readLarge(name: string): Promise<Buffer | undefined>;
+  removeLarge(name: string): Promise<void>;
+  /** What earlier processes left, in order; each torn segment is reported and the next one read. */
+  replay(onTorn: (torn: TornSegment) => void): AsyncIterable<SpoolRecord>;
+  /** Deletes everything that earlier processes left, large bodies included. Call it when `replay` was absorbed. */
+  releaseEarlier(): Promise<void>;
+  /** Nothing before `position` is needed any more: segments wholly below it are deleted. */
+  release(position: Position): void;
+}
+
+export interface SpoolOptions {
+  readonly folder: string;
+  readonly segmentBytes?: number;
+  readonly maxBytes?: number;
+}
+
+/** Opens the spool in `folder`, which must exist. @throws the system's error when the folder cannot be used. */
+export function openSpool(permit: StandingPermit, options: SpoolOptions): Spool {
+  permit.spend({ capability: "fs.write", resource: { kind: "path", path: options.folder }, host: THIS_MACHINE });
+  return new SegmentedSpool(options);
+}
+
+interface Segment {
+  readonly start: Position;
+  readonly file: string;
+  sizeBytes: number;
+}
+
+class SegmentedSpool implements Spool {
+  readonly folder: string;
+  readonly #segmentBytes: number;
+  readonly #maxBytes: number;
+  readonly #earlier: readonly Segment[];
+  readonly #earlierLarge: readonly string[];
+  readonly #scratch = Buffer.allocUnsafe(HEADER_BYTES + SCRATCH_BYTES);
+  /** Segments of this process that are full or broken, oldest first. */
+  #closed: Segment[] = [];
+  #active: Segment;
+  #descriptor: number;
+  #sizeBytes = 0;
+  #largeCount = 0;
+  #released: Position = 0;
+  readonly #removals = new Set<Promise<void>>();
+  #broken = false;
+  #disposed = false;
+
+  constructor(options: SpoolOptions) {
+    this.folder = options.folder;
+    this.#segmentBytes = options.segmentBytes ?? SEGMENT_BYTES;
+    this.#maxBytes = options.maxBytes ?? MAX_SPOOL_BYTES;
+    const names = readdirSync(this.folder).toSorted();
+    const segments = names.flatMap((name) => segmentOf(this.folder, name));
+    this.#earlierLarge = names.filter((name) => LARGE_NAME.test(name));
+    // A name is never used twice: `releaseEarlier` deletes by name.
+    for (const name of this.#earlierLarge)
+      this.#largeCount = Math.max(this.#largeCount, Number(LARGE_NAME.exec(name)?.[1]));
+    const last = segments.at(-1);
+    const next = last === undefined ? 0 : last.start + last.sizeBytes;
+    // An empty last segment starts where ours would: it is ours from now on.
+    this.#earlier = segments.filter((segment) => segment.sizeBytes > 0);
+    this.#active = { start: next, file: join(this.folder, segmentName(next)), sizeBytes: 0 };
+    this.#descriptor = openSync(this.#active.file, "a", 0o600);
+    for (const segment of this.#earlier) this.#sizeBytes += segment.sizeBytes;
+  }
+
+  get next(): Position {
+    return this.#active.start + this.#active.sizeBytes;
+  }
+
+  append(parts: readonly Buffer[]): Position {
+    assert(!this.#disposed, "the spool was used after it was closed");
+    let length = 0;
+    for (const part of parts) length += part.length;
+    assert(length > 0, "a record must not be empty: a run of zeros would read as one");
+    if (length > MAX_RECORD_BYTES) {
+      throw new OperationalError(
+        "storage_full",
+        `a record of ${length} bytes is beyond the spool's ${MAX_RECORD_BYTES}`,
+      );
+    }
+    const total = HEADER_BYTES + length;
+    if (this.#sizeBytes + total > this.#maxBytes) {
+      throw new OperationalError(
+        "storage_full",
+        `${this.folder} holds ${this.#maxBytes} bytes that could not be stored yet`,
+      );
+    }
+    if (this.#broken || this.#active.sizeBytes >= this.#segmentBytes) this.#roll();
+    const target = total <= this.#scratch.length ? this.#scratch : Buffer.allocUnsafe(total);
+    let offset = HEADER_BYTES;
+    for (const part of parts) offset += part.copy(target, offset);
+    const record = target.subarray(0, total);
+    record.writeUInt32LE(length, 0);
+    record.writeUInt32LE(crc32(record.subarray(HEADER_BYTES)), 4);
+    this.#write(record);
+    const position = this.next;
+    this.#active.sizeBytes += total;
+    this.#sizeBytes += total;
+    return position;
+  }
+
+  async appendLarge(bytes: Buffer): Promise<string> {
+    assert(!this.#disposed, "the spool was used after it was closed");
+    if (this.#sizeBytes + bytes.length > this.#maxBytes) {
+      throw new OperationalError(
+        "storage_full",
+        `${this.folder} holds ${this.#maxBytes} bytes that could not be stored yet`,
+      );
+    }
+    this.#largeCount += 1;
+    const name = `${digits(this.#active.start)}-${this.#largeCount}.large`;
+    try {
+      await writeFile(join(this.folder, name), bytes, { mode: 0o600 });
+    } catch (error) {
+      await rm(join(this.folder, name), { force: true });
+      throw storageError(error, join(this.folder, name));
+    }
+    return name;
+  }
+
+  async readLarge(name: string): Promise<Buffer | undefined> {
+    assert(LARGE_NAME.test(name), `"${name}" is not the name of a large body`);
+    try {
+      return await readFile(join(this.folder, name));
+    } catch {
+      // Released, or never completely written: the caller's record then stands without its body.
+      return undefined;
+    }
+  }
+
+  async removeLarge(name: string): Promise<void> {
+    assert(LARGE_NAME.test(name), `"${name}" is not the name of a large body`);
+    await rm(join(this.folder, name), { force: true });
+  }
+
+  async *replay(onTorn: (torn: TornSegment) => void): AsyncIterable<SpoolRecord> {
+    for (const { file, start } of this.#earlier) {
+      const content = await readFile(file);
+      let offset = 0;
+      for (;;) {
+        const bytes = recordAt(content, offset);
+        if (bytes === undefined) break;
+        yield { position: start + offset, bytes };
+        offset += HEADER_BYTES + bytes.length;
+      }
+      if (offset < content.length) onTorn({ file, position: start + offset, lostBytes: content.length - offset });
+    }
+  }
+
+  async releaseEarlier(): Promise<void> {
+    for (const segment of this.#earlier) {
+      await rm(segment.file, { force: true });
+      this.#sizeBytes -= segment.sizeBytes;
+      segment.sizeBytes = 0;
+    }
+    for (const name of this.#earlierLarge) await rm(join(this.folder, name), { force: true });
+  }
+
+  release(position: Position): void {
+    this.#released = Math.max(this.#released, position);
+    for (let oldest = this.#closed[0]; oldest !== undefined; oldest = this.#closed[0]) {
+      if (oldest.start + oldest.sizeBytes > this.#released) return;
+      this.#closed.shift();
+      this.#sizeBytes -= oldest.sizeBytes;
+      const removal = rm(oldest.file, { force: true })
+        // A file that cannot be deleted now is read again, and deleted, by the next process.
+        .catch(() => {})
+        .finally(() => this.#removals.delete(removal));
+      this.#removals.add(removal);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (this.#released >= this.next && this.#active.sizeBytes > 0) {
+      this.#roll();
+      this.release(this.next);
+    }
+    closeSync(this.#descriptor);
+    await Promise.all(this.#removals);
+  }
+
+  #write(record: Buffer): void {
+    let written = 0;
+    let failure: unknown;
+    try {
+      written = writeSync(this.#descriptor, record);
+      // A short write means that the disk is nearly full; asking again names the reason.
+      if (written < record.length) written += writeSync(this.#descriptor, record, written);
+    } catch (error) {
+      failure = error;
+    }
+    if (written === record.length && failure === undefined) return;
+    this.#cutBack();
+    throw storageError(failure ?? shortWrite(), this.#active.file);
+  }
+
+  /** (3) */
+  #cutBack(): void {
+    try {
+      ftruncateSync(this.#descriptor, this.#active.sizeBytes);
+    } catch {
+      // The torn record then stays the segment's last one; later records go to a new segment.
+      this.#broken = true;
+    }
+  }
+
+  #roll(): void {
+    // A torn tail counts, so that no two positions are ever the same.
+    const sizeBytes = this.#broken ? statSync(this.#active.file).size : this.#active.sizeBytes;
+    const start = this.#active.start + sizeBytes;
+    const file = join(this.folder, segmentName(start));
+    let descriptor: number;
+    try {
+      descriptor = openSync(file, "a", 0o600);
+    } catch (error) {
+      throw storageError(error, file);
+    }
+    closeSync(this.#descriptor);
+    this.#sizeBytes += sizeBytes - this.#active.sizeBytes;
+    this.#active.sizeBytes = sizeBytes;
+    this.#closed.push(this.#active);
+    this.#active = { start, file, sizeBytes: 0 };
+    this.#descriptor = descriptor;
+    this.#broken = false;
+  }
+}
+
+const LARGE_NAME = /^\d{16}-(\d+)\.large$/;
+const SEGMENT_NAME = /^(\d{16})\.spool$/;
+const digits = (position: Position) => String(position).padStart(16, "0");
+const segmentName = (start: Position) => `${digits(start)}.spool`;
+
+function segmentOf(folder: string, name: string): readonly Segment[] {
+  const start = SEGMENT_NAME.exec(name)?.[1];
+  if (start === undefined) return [];
+  const file = join(folder, name);
+  return [{ start: Number(start), file, sizeBytes: statSync(file).size }];
+}
+
+/** The record at `offset`, or undefined where the content ends or is damaged. */
+function recordAt(content: Buffer, offset: number): Buffer | undefined {
+  if (offset + HEADER_BYTES > content.length) return undefined;
+  const length = content.readUInt32LE(offset);
+  const begin = offset + HEADER_BYTES;
+  if (length === 0 || length > MAX_RECORD_BYTES || begin + length > content.length) return undefined;
+  const bytes = content.subarray(begin, begin + length);
+  return crc32(bytes) === content.readUInt32LE(offset + 4) ? bytes : undefined;
+}
+
+function shortWrite(): Error {
+  return Object.assign(new Error("the disk took only a part of a record"), { code: "ENOSPC" });
+}

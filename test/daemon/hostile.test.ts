@@ -1,0 +1,114 @@
+/** Clients that send nonsense, too much, too slowly, or leave: the daemon answers or drops them, and serves the next one. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect, type Socket } from "node:net";
+import { after, before, test } from "node:test";
+import { sessionIdSchema } from "../../protocol/ids.ts";
+import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
+import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
+import { ask, call, configFor, errorOf, sse, textOf } from "../support/http.ts";
+
+let host: OpenAiHost;
+let daemon: TestDaemon;
+before(async () => {
+  host = await startOpenAiHost({ models: ["m"] });
+  daemon = await startTestDaemon({ config: configFor(host.baseUrl, "[http]\nmax_body_mib = 1\n") });
+});
+after(async () => {
+  await daemon[Symbol.asyncDispose]();
+  await host[Symbol.asyncDispose]();
+});
+
+const port = () => Number(new URL(daemon.http).port);
+const works = async () => {
+  host.playOnce({ tokens: ["ok"] });
+  const reply = await call(daemon, "/v1/chat/completions", { body: ask("up/m", { stream: true }) });
+  assert.equal(textOf(sse(reply.text).chunks), "ok");
+};
+
+const bodies: readonly [name: string, rawBody: string | Uint8Array<ArrayBuffer>, status: number, code: string][] = [
+  ["no JSON", "hello", 400, "invalid_json"],
+  ["an empty body", "", 400, "invalid_json"],
+  ["bytes that are not UTF-8", Uint8Array.from([0x7b, 0x22, 0xff, 0x22, 0x7d]), 400, "invalid_json"],
+  ["a list", "[]", 400, "invalid_params"],
+  ["JSON nested ten thousand deep", `${'{"a":'.repeat(10_000)}1${"}".repeat(10_000)}`, 400, "invalid_params"],
+  ["more than the limit", JSON.stringify(ask("x".repeat(1_200_000))), 413, "body_too_large"],
+];
+for (const [name, rawBody, status, code] of bodies) {
+  test(`${name}: a typed error`, async () => {
+    const reply = await call(daemon, "/v1/chat/completions", { rawBody, method: "POST" });
+    assert.deepEqual([reply.status, errorOf(reply).code], [status, code]);
+  });
+}
+
+test("a wrong content type does not matter, a wrong length does", async () => {
+  host.playOnce({ tokens: ["ok"] });
+  assert.equal((await call(daemon, "/v1/chat/completions", { body: ask("up/m"), headers: { "content-type": "text/plain" } })).status, 200);
+  const socket = connect(port(), "127.0.0.1");
+  await once(socket, "connect");
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk)).on("error", () => {});
+  socket.end(`POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:${port()}\r\nauthorization: Bearer ${daemon.modelKey}\r\ncontent-length: 100\r\n\r\n{"model":`);
+  await once(socket, "close");
+  assert.ok(!Buffer.concat(chunks).toString().startsWith("HTTP/1.1 200"));
+  await works();
+});
+
+test("a request that is not HTTP gets 400 and harms nobody", async () => {
+  const socket = connect(port(), "127.0.0.1");
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk)).on("error", () => {});
+  socket.write("\x16\x03\x01 this is not http\r\n\r\n");
+  await once(socket, "close");
+  assert.match(Buffer.concat(chunks).toString(), /^HTTP\/1\.1 400/);
+  await works();
+});
+
+test("ten thousand half-open connections push out one another, not the clients that talk", async () => {
+  const sockets: Socket[] = [];
+  let dropped = 0;
+  try {
+    for (let batch = 0; batch < 20; batch += 1) {
+      const opening = Array.from({ length: 500 }, () => {
+        const socket = connect(port(), "127.0.0.1");
+        socket.on("error", () => {}).on("close", () => (dropped += 1));
+        socket.write("POST /v1/chat/comple");
+        sockets.push(socket);
+        return once(socket, "connect").catch(() => {}); // Dropped while connecting: what this test is about.
+      });
+      await Promise.all(opening);
+      if (batch % 5 === 0) await works();
+    }
+    await works();
+    assert.ok(dropped >= 9_000, `${dropped} of 10,000 were dropped`);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+  }
+});
+
+test("clients that vanish at any moment leave nothing behind", async () => {
+  host.play({ tokens: 50, msPerToken: 5 });
+  const attempts = Array.from({ length: 30 }, async (_, index) => {
+    const controller = new AbortController();
+    const reply = call(daemon, "/v1/chat/completions", { body: ask("up/m", { stream: index % 3 !== 0 }), signal: controller.signal });
+    setTimeout(() => controller.abort(), index * 4);
+    await reply.catch(() => {}); // The client's own abort.
+  });
+  await Promise.all(attempts);
+  await host.until(() => host.openRequests === 0, "every upstream request is over");
+  host.play({});
+  using client = await daemon.connect();
+  const status = await client.api.daemon.status({}, AbortSignal.timeout(5_000));
+  assert.equal(status.openAnswers, 0);
+  await works();
+});
+
+test("two faces that fail do not disturb a third", async () => {
+  using first = await daemon.connect();
+  using second = await daemon.connect();
+  const signal = AbortSignal.timeout(10_000);
+  await assert.rejects(first.api.session.get({ sessionId: sessionIdSchema.parse("ses_00000000000000000000000000") }, signal), /session/);
+  first[Symbol.dispose]();
+  assert.equal((await second.api.daemon.status({}, signal)).pid, daemon.pid);
+});
+
