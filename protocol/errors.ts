@@ -59,7 +59,6 @@ const catalogue = {
   denied: { family: "user", http: 403, meaning: "GhostWarden denies this.", advice: "Change warden.toml if you want to allow it; the rule is named in the message." },
   consent_expired: { family: "user", http: 403, meaning: "Nobody answered the question in time, which counts as no.", advice: "Ask again with a face attached (`ghost chat`, an editor)." },
   session_not_found: { family: "user", http: 404, meaning: "No session has this id.", advice: "`ghost sessions` lists them." },
-  session_busy: { family: "operational", http: 409, meaning: "This session is already answering.", advice: "Wait for the answer, or cancel it first." },
   approval_not_found: { family: "user", http: 404, meaning: "No question has this id.", advice: "It may have expired; `ghost status` shows the open ones." },
   stream_position_lost: { family: "operational", http: 410, meaning: "The stream cannot be resumed from this position.", advice: "Read the session again from its start." },
   overloaded: { family: "operational", http: 503, meaning: "The daemon has too much to do.", advice: "Try again in a moment." },

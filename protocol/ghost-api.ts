@@ -152,5 +152,6 @@ export function mapMethods(make: (name: string, definition: MethodDefinition) =>
     const methods = (api[definition.namespace] ??= {});
     methods[definition.method] = make(name, definition);
   }
+  // oxlint-disable-next-line typescript/consistent-type-assertions -- the object was filled from the very table that the type derives from.
   return api as GhostApi;
 }

@@ -18,7 +18,6 @@ export const modelCapabilitiesSchema = z.object({
   /** Answers can be held to a JSON schema. */
   jsonSchema: z.boolean(),
 });
-export type ModelCapabilities = z.infer<typeof modelCapabilitiesSchema>;
 
 export const modelInfoSchema = z.object({
   ref: modelRefSchema,

@@ -21,7 +21,7 @@ import {
   untilReady,
 } from "../clients/cli/daemon-process.ts";
 import { listModels } from "../clients/cli/commands/models.ts";
-import { createOutput, type Output } from "../clients/cli/output.ts";
+import { createOutput } from "../clients/cli/output.ts";
 import { escapeLine } from "../clients/cli/terminal-text.ts";
 import packageJson from "../package.json" with { type: "json" };
 import { GhostApiError } from "../protocol/errors.ts";
@@ -151,31 +151,35 @@ interface Demonstration {
 }
 
 async function demonstrate(api: GhostApi, { addresses, prompt, signal }: Demonstration): Promise<void> {
-  output.line(`  HTTP    ${escapeLine(addresses.http)}/v1   (OpenAI's API; \`npx ghost env\` prints the key)`);
+  output.line(`  HTTP    ${escapeLine(addresses.http)}/v1   (OpenAI's API; \`npx ghost env\`: the key)`);
   output.line(`  socket  ${escapeLine(addresses.socket)}   (editors and \`ghost\`)`);
   output.line();
   await section(signal, async () => listModels(output, await api.model.list({}, signal)));
   output.line();
   await section(signal, () => showProof(output, api, signal));
-  if (prompt !== "") await section(signal, () => answerPrompt(output, api, { prompt, signal }));
+  if (prompt !== "") await section(signal, () => answerPrompt(api, prompt, signal));
   if (signal.aborted) return;
   output.line();
   output.line(output.paint("bold", "Next"));
   output.line("  talk to a model       npx ghost chat");
   output.line("  use Ollama            ollama serve   (found by itself on 127.0.0.1:11434)");
   output.line("  fetch real weights    npx ghost models pull hf:OWNER/REPOSITORY/FILE.gguf");
+  output.line("  any OpenAI server     [providers.compatible.NAME] in ghost.toml: README.md");
   output.line('  other programs        eval "$(npx ghost env)"');
   output.line("  what is missing       npx ghost doctor");
 }
 
-async function answerPrompt(
-  out: Output,
-  api: GhostApi,
-  { prompt, signal }: { readonly prompt: string; readonly signal: AbortSignal },
-): Promise<void> {
-  out.line();
-  out.line(out.paint("bold", `> ${escapeLine(prompt)}`));
-  await showAnswer(out, api.chat.send({ text: prompt }, signal));
+/** The demonstration weights know no end: what they write after a few words only repeats itself. */
+const DEMONSTRATION_TOKENS = 32;
+
+async function answerPrompt(api: GhostApi, prompt: string, signal: AbortSignal): Promise<void> {
+  output.line();
+  output.line(output.paint("bold", `> ${escapeLine(prompt)}`));
+  const { models } = await api.model.list({}, signal);
+  const { plan } = await api.route.explain({ model: "ghost/auto" }, signal);
+  const isDemonstration = models.some((model) => model.ref === plan[0] && model.demonstration === true);
+  const limit = isDemonstration ? { maxTokens: DEMONSTRATION_TOKENS } : {};
+  await showAnswer(output, api.chat.send({ text: prompt, ...limit }, signal));
 }
 
 /** (3) */

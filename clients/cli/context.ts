@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { z } from "zod";
+import { GhostApiError } from "../../protocol/errors.ts";
 import type { GhostClient } from "../../protocol/ghost-client.ts";
 import { defaultLocations, type Locations } from "../../protocol/node/locations.ts";
 import { connectSocket } from "../../protocol/node/socket-transport.ts";
@@ -79,7 +80,16 @@ export function createContext(
 /** Connects as the command line, with the face credential of the data folder. */
 export async function connect(locations: Locations): Promise<GhostClient> {
   const key = await readFaceKey(locations);
-  return await connectSocket(locations.socket, { key, clientName: "ghost" });
+  try {
+    return await connectSocket(locations.socket, { key, clientName: "ghost" });
+  } catch (error) {
+    if (!(error instanceof GhostApiError && error.code === "unauthenticated")) throw error;
+    throw failure(
+      "unauthenticated",
+      `the daemon at ${locations.socket} does not take the key in ${locations.faceKeyFile}: it runs with another --data-dir, or the file was changed`,
+      { socket: locations.socket, path: locations.faceKeyFile },
+    );
+  }
 }
 
 async function readFaceKey(locations: Locations): Promise<string> {

@@ -21,12 +21,16 @@ interface Sample {
   readonly bytes: number;
 }
 
+type ProgressUpdate = Extract<ModelPullUpdate, { kind: "progress" }>;
+
 export function createPullProgress(output: Output): PullProgress {
   const isTerminal = process.stderr.isTTY;
   let samples: Sample[] = [];
   let shownAtMs = Number.NEGATIVE_INFINITY;
   let isBarShown = false;
+  let pending: NodeJS.Timeout | undefined;
   const end = () => {
+    clearTimeout(pending);
     if (isBarShown) output.raw("\n");
     isBarShown = false;
   };
@@ -34,20 +38,25 @@ export function createPullProgress(output: Output): PullProgress {
     end();
     output.note(text);
   };
-  const showProgress = (update: Extract<ModelPullUpdate, { kind: "progress" }>) => {
-    const nowMs = performance.now();
-    if (samples.length === 0 && update.resumedFromBytes > 0) say(`resuming at ${formatBytes(update.resumedFromBytes)}`);
-    samples = [
-      ...samples.filter(({ atMs }) => nowMs - atMs <= RATE_WINDOW_MS),
-      { atMs: nowMs, bytes: update.receivedBytes },
-    ];
-    const isComplete = update.receivedBytes === update.totalBytes;
-    if (!isComplete && nowMs - shownAtMs < (isTerminal ? REDRAW_MS : LINE_EVERY_MS)) return;
-    shownAtMs = nowMs;
+  const draw = (update: ProgressUpdate) => {
+    clearTimeout(pending);
+    pending = undefined;
+    shownAtMs = performance.now();
     const text = describeProgress(update.receivedBytes, update.totalBytes, rate(samples));
     if (!isTerminal) return output.note(text);
     output.raw(`\r\u001b[K${text}`);
     isBarShown = true;
+  };
+  const showProgress = (update: ProgressUpdate) => {
+    const nowMs = performance.now();
+    const bytes = update.receivedBytes;
+    if (samples.length === 0 && update.resumedFromBytes > 0) say(`resuming at ${formatBytes(update.resumedFromBytes)}`);
+    samples = [...samples.filter(({ atMs }) => nowMs - atMs <= RATE_WINDOW_MS), { atMs: nowMs, bytes }];
+    clearTimeout(pending);
+    const dueMs = shownAtMs + (isTerminal ? REDRAW_MS : LINE_EVERY_MS) - nowMs;
+    if (dueMs <= 0 || bytes === update.totalBytes) draw(update);
+    // The last update before a silence is shown too.
+    else pending = setTimeout(() => draw(update), dueMs);
   };
   return {
     end,

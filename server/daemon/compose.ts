@@ -7,11 +7,7 @@ import { PROTOCOL_VERSION } from "../../protocol/ghost-api.ts";
 import { userIdSchema } from "../../protocol/ids.ts";
 import type { Clock, Environment, Ids } from "../base/clock.ts";
 import { DisposableStore } from "../base/disposable.ts";
-import { type Brain, createBrain } from "../ghostllm/brain.ts";
-import { decodeFrame } from "../ghostllm/frames/decode.ts";
-import { createProviders, type ProviderSet } from "../ghostllm/providers/index.ts";
-import { transcriptMigrations } from "../ghostllm/session/schema.ts";
-import { openTranscript, type Transcript } from "../ghostllm/session/transcript.ts";
+import { type GhostLlm, openBrain, transcriptMigrations } from "../ghostllm/open-brain.ts";
 import { bootPermit, createWarden, ledgerMigrations, type Warden } from "../ghostwarden/warden.ts";
 import { listSettings, loadConfig, type LoadedConfig } from "../platform/config/load.ts";
 import { defaultPaths, type GhostPaths, type PathFlags } from "../platform/config/paths.ts";
@@ -79,7 +75,7 @@ async function compose(options: DaemonOptions, store: DisposableStore): Promise<
   const startedAtMs = clock.now();
   const base = await openBase(options, store);
   const products = await openProducts(options, base, store);
-  const lifecycle = new Lifecycle({ clock, store, log: base.log, openAnswers: () => products.brain.openAnswers });
+  const lifecycle = new Lifecycle({ clock, store, log: base.log, openAnswers: () => products.llm.brain.openAnswers });
   const fronts = await openFronts(options, { ...base, ...products, startedAtMs, lifecycle }, store);
   const note = { pid: process.pid, http: fronts.http.url, socket: base.paths.socket, version: VERSION, startedAtMs };
   for (const lock of base.locks) await lock.announce(note);
@@ -145,9 +141,7 @@ async function readText(permit: StandingPermit, file: string): Promise<string | 
 
 interface Products {
   readonly warden: Warden;
-  readonly transcript: Transcript;
-  readonly providers: ProviderSet;
-  readonly brain: Brain;
+  readonly llm: GhostLlm;
   readonly bodies: BodyReader;
   readonly databaseReport: OpenReport;
 }
@@ -155,43 +149,42 @@ interface Products {
 async function openProducts(options: DaemonOptions, base: Base, store: DisposableStore): Promise<Products> {
   const { clock, ids, environment, nodeExecutable } = options;
   const { paths, permit, log, loaded } = base;
-  const { config } = loaded;
   const migrations = mergeMigrations([transcriptMigrations, ledgerMigrations]);
   const { database, report } = await openDatabase(permit, { file: join(paths.dataDir, "ghost.db"), migrations, clock, log });
   store.use(database);
-  const warden = store.use(createWarden({ rules: await readText(permit, paths.wardenFile), wardenFile: paths.wardenFile, database, clock, ids, log }));
+  const rules = await readText(permit, paths.wardenFile);
+  const warden = store.use(createWarden({ rules, wardenFile: paths.wardenFile, database, clock, ids, log }));
   for (const message of warden.warnings) log.warn({ event: "warden.warning", message });
   const spoolFolder = join(paths.dataDir, "spool");
-  preparePrivateFolder(permit, spoolFolder, environment.uid);
-  const spool = store.use(openSpool(permit, { folder: spoolFolder }));
-  const bodies = createBodyReader(store.use(createWorkerPool({ entry: new URL("./http/body.worker.ts", import.meta.url), size: BODY_WORKERS, clock })));
-  const transcript = store.use(
-    await openTranscript({ database, spool, clock, ids, log, decodeFrame, decodeRequest: (_dialect, body) => bodies.readMessages(body) }),
-  );
   const modelsFolder = join(paths.dataDir, "models");
-  preparePrivateFolder(permit, modelsFolder, environment.uid);
-  const providers = createProviders({
-    config: config.providers,
+  for (const folder of [spoolFolder, modelsFolder]) preparePrivateFolder(permit, folder, environment.uid);
+  const builtinModelsFolder = join(ROOT, "models");
+  const bodies = createBodyReader(store.use(createWorkerPool({ entry: new URL("./http/body.worker.ts", import.meta.url), size: BODY_WORKERS, clock })));
+  const llm = await openBrain({
+    config: loaded.config,
+    database,
+    spool: store.use(openSpool(permit, { folder: spoolFolder })),
     http: store.use(createHttpClient()),
+    authorizer: createAuthorizer(warden),
     permitFor: (origin) => bootPermit(`model server ${origin}`, [{ capability: "net.http", resource: { kind: "url", method: "*", origin, path: "/" } }]),
     enginePermit: bootPermit("embedded engine", [
       { capability: "cmd.exec", resource: { kind: "argv", executable: nodeExecutable, args: [], cwd: "/" } },
-      { capability: "fs.read", resource: { kind: "path", path: join(ROOT, "models") } },
+      { capability: "fs.read", resource: { kind: "path", path: builtinModelsFolder } },
       { capability: "fs.read", resource: { kind: "path", path: modelsFolder } },
       { capability: "fs.write", resource: { kind: "path", path: modelsFolder } },
     ]),
+    decodeRequest: (_dialect, body) => bodies.readMessages(body),
+    builtinModelsFolder,
+    modelsFolder,
+    nodeExecutable,
+    ollamaDiscoveryUrl: environment.get("GHOST_OLLAMA_DISCOVERY_URL"),
     environment,
     clock,
     ids,
     log,
-    builtinModelsFolder: join(ROOT, "models"),
-    modelsFolder,
-    nodeExecutable,
-    ollamaDiscoveryUrl: environment.get("GHOST_OLLAMA_DISCOVERY_URL"),
   });
-  const { aliases, intents } = config.routing;
-  const brain = store.use(createBrain({ providers: providers.all, transcript, authorizer: createAuthorizer(warden), aliases, intents, clock, ids, log }));
-  return { warden, transcript, providers, brain, bodies, databaseReport: report };
+  store.use(llm);
+  return { warden, llm, bodies, databaseReport: report };
 }
 
 /** The products' tables share one database: the nth migration is the nth of each. */
@@ -208,10 +201,11 @@ type World = Base & Products & { readonly startedAtMs: number; readonly lifecycl
 
 async function openFronts(options: DaemonOptions, world: World, store: DisposableStore): Promise<Fronts> {
   const { clock, ids, environment } = options;
-  const { brain, transcript, warden, log, keyFiles, paths, loaded, providers, bodies, lifecycle } = world;
+  const { llm, warden, log, keyFiles, paths, loaded, bodies, lifecycle } = world;
+  const { brain, transcript, weights } = llm;
   const { config } = loaded;
   let rpc: RpcServer | undefined;
-  const status = createStatus({ ...world, version: VERSION, clock, environment, http: () => http.url, clients: () => rpc?.clients ?? 0 });
+  const status = createStatus({ ...world, ...llm, version: VERSION, clock, environment, http: () => http.url, clients: () => rpc?.clients ?? 0 });
   const http: HttpFront = store.use(
     await startHttpFront({
       permit: bootPermit("HTTP listener", [{ capability: "net.http", resource: { kind: "listener", address: `127.0.0.1:${config.http.port}` } }]),
@@ -230,7 +224,7 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     brain,
     transcript,
     warden,
-    weights: providers.embedded,
+    weights,
     log,
     clock,
     status: status.status,

@@ -16,19 +16,18 @@ import { onDispose } from "../base/disposable.ts";
 import { BugError, type GhostError, toGhostError } from "../base/errors.ts";
 import { BoundedQueue } from "../base/bounded-queue.ts";
 import type { Answer, Brain } from "../ghostllm/brain.ts";
-import type { EmbeddedProvider } from "../ghostllm/providers/embedded.ts";
-import type { Transcript } from "../ghostllm/session/transcript.ts";
+import type { Transcript, Weights } from "../ghostllm/open-brain.ts";
 import type { ChatRequest, CompletionRequest, Message, StreamEvent } from "../ghostllm/stream.ts";
 import { toError, type Warden } from "../ghostwarden/warden.ts";
 import type { FileLog } from "../platform/log.ts";
-import type { Actor, EffectRequest } from "../platform/permit.ts";
+import { type Actor, type EffectRequest, effectKey, type Permit, type PermitSet } from "../platform/permit.ts";
 import type { Caller } from "./bind-api.ts";
 
 export interface GhostServerOptions {
   readonly brain: Brain;
   readonly transcript: Transcript;
   readonly warden: Warden;
-  readonly weights: Pick<EmbeddedProvider, "pull">;
+  readonly weights: Weights;
   readonly log: FileLog;
   readonly clock: Clock;
   readonly status: () => DaemonStatus;
@@ -200,17 +199,48 @@ function failed(thrown: unknown, signal: AbortSignal): { kind: "failed"; error: 
   return { kind: "failed", error: { code: error.code, message: error.message, details: error.details } };
 }
 
-async function* pullModel(options: GhostServerOptions, params: Parameters<EmbeddedProvider["pull"]>[0], signal: AbortSignal, actor: Actor): AsyncGenerator<ModelPullUpdate> {
+async function* pullModel(options: GhostServerOptions, params: Parameters<Weights["pull"]>[0], signal: AbortSignal, actor: Actor): AsyncGenerator<ModelPullUpdate> {
   const why = `download weights from ${params.source}`;
-  const authorize = async (effect: EffectRequest) => {
-    const result = await options.warden.authorize(effect, actor, why, signal);
-    if (result.kind !== "granted") throw toError(result);
-    return result.permit;
-  };
-  for await (const update of options.weights.pull(params, authorize, signal)) {
-    // The next question for the list of models sees the new one.
-    if (update.kind === "done") await options.brain.catalogue({ refresh: true }, signal);
-    yield update;
+  const permits = new DownloadPermits(options.warden, actor, why, signal);
+  try {
+    for await (const update of options.weights.pull(params, (effect) => permits.take(effect), signal)) {
+      // The next question for the list of models sees the new one.
+      if (update.kind === "done") await options.brain.catalogue({ refresh: true }, signal);
+      yield update;
+    }
+  } finally {
+    permits[Symbol.dispose]();
+  }
+}
+
+/** A download that breaks off is resumed with the same request: one answer covers that many tries of one address. */
+const DOWNLOAD_TRIES = 4;
+
+/** The permits of one download: each address is asked about once, and again only when its tries are used up. */
+class DownloadPermits implements Disposable {
+  readonly #ask: (effects: readonly EffectRequest[]) => ReturnType<Warden["authorizePlan"]>;
+  readonly #granted = new Map<string, { readonly permits: PermitSet; left: number }>();
+
+  constructor(warden: Warden, actor: Actor, why: string, signal: AbortSignal) {
+    this.#ask = (effects) => warden.authorizePlan({ effects }, actor, why, signal);
+  }
+
+  async take(effect: EffectRequest): Promise<Permit> {
+    const key = effectKey(effect);
+    let known = this.#granted.get(key);
+    if (known === undefined || known.left === 0) {
+      const result = await this.#ask(Array.from({ length: DOWNLOAD_TRIES }, () => effect));
+      if (result.kind !== "granted") throw toError(result);
+      known = { permits: result.permits, left: DOWNLOAD_TRIES };
+      this.#granted.set(key, known);
+    }
+    known.left -= 1;
+    return known.permits.take(effect);
+  }
+
+  /** What was not used is recorded as such. */
+  [Symbol.dispose](): void {
+    for (const { permits } of this.#granted.values()) permits[Symbol.dispose]();
   }
 }
 

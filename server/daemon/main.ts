@@ -96,8 +96,7 @@ async function untilStopped(daemon: Daemon): Promise<void> {
 }
 
 function report(error: GhostError): void {
-  const place = error.details["line"] === undefined ? "" : ` (line ${error.details["line"]}, column ${error.details["column"] ?? 1})`;
-  process.stderr.write(`ghostd: ${error.message}${error.message.includes("line ") ? "" : place}\n  ${errorCatalogue[error.code].advice}\n`);
+  process.stderr.write(`ghostd: ${error.message}\n  ${errorCatalogue[error.code].advice}\n`);
   if (error.family === "bug") process.stderr.write(`${error.stack ?? ""}\n${error.cause instanceof Error ? `${error.cause.stack}\n` : ""}`);
 }
 

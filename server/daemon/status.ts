@@ -2,7 +2,7 @@
 import type { DaemonStatus, DoctorFinding } from "../../protocol/daemon.ts";
 import type { Clock, Environment } from "../base/clock.ts";
 import type { Brain } from "../ghostllm/brain.ts";
-import type { EmbeddedProvider } from "../ghostllm/providers/embedded.ts";
+import type { Weights } from "../ghostllm/open-brain.ts";
 import type { Warden } from "../ghostwarden/warden.ts";
 import type { LoadedConfig } from "../platform/config/load.ts";
 import type { GhostPaths } from "../platform/config/paths.ts";
@@ -23,7 +23,7 @@ interface StatusOptions {
   readonly databaseReport: OpenReport;
   readonly brain: Brain;
   readonly warden: Warden;
-  readonly providers: { readonly embedded: EmbeddedProvider };
+  readonly weights: Weights;
   readonly clock: Clock;
   readonly environment: Environment;
   readonly http: () => string;
@@ -49,7 +49,7 @@ export function createStatus(options: StatusOptions): StatusReporter {
     clients: options.clients(),
     openAnswers: brain.openAnswers,
     rssBytes: process.memoryUsage.rss(),
-    engine: options.providers.embedded.engineState(),
+    engine: options.weights.engineState(),
     modelKeyFile: options.keyFiles.modelKeyFile,
   });
   return { status, metrics: () => toMetrics(status(), options.clock, brain.answersTotal), doctor: (signal) => doctor(options, signal) };

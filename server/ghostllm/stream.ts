@@ -5,7 +5,6 @@
 import type { FinishReason } from "../../protocol/chat.ts";
 import type { WireError } from "../../protocol/errors.ts";
 import type { ModelRef } from "../../protocol/ids.ts";
-import type { RouteTask } from "../../protocol/route.ts";
 import type { Role } from "../../protocol/session.ts";
 import type { Usage } from "../../protocol/usage.ts";
 import type { Actor } from "../platform/permit.ts";
@@ -141,5 +140,3 @@ export interface Attempt {
 export function eventsFrame(events: readonly StreamEvent[]): Frame {
   return { dialect: "events", bytes: Buffer.alloc(0), events: () => events };
 }
-
-export type { RouteTask };

@@ -187,7 +187,7 @@ class LocalWarden implements Warden {
         userId: actor.userId,
         actor: describeActor(actor),
         reason: plan.preview === undefined ? why : `${why}\n${plan.preview}`,
-        effects: effects.map(describeForPeople),
+        effects: countEqual(effects.map(describeForPeople)),
       },
       signal,
     );
@@ -278,6 +278,13 @@ class LocalWarden implements Warden {
 }
 
 const isChange = ({ effect }: Judged): boolean => CAPABILITY_DEFAULTS[effect.capability].changes;
+
+/** Equal effects stand once, with their number: a download that may be resumed asks for several permits of one kind. */
+function countEqual(lines: readonly string[]): readonly string[] {
+  const counts = new Map<string, number>();
+  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
+  return Array.from(counts, ([line, count]) => (count === 1 ? line : `${line} (up to ${count} times)`));
+}
 
 function describeEntry(
   effect: EffectRequest,

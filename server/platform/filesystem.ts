@@ -3,7 +3,7 @@
  * Files of ours are made with mode 0600, folders with 0700, and replaced by rename so that a reader never sees half of one.
  */
 import { chmodSync, mkdirSync, statSync } from "node:fs";
-import { chmod, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
+import { chmod, open, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { OperationalError, systemCode, UserError } from "../base/errors.ts";
 import { type AnyPermit, type EffectRequest, type StandingPermit, THIS_MACHINE, underPermit } from "./permit.ts";
@@ -68,18 +68,6 @@ export function writeFile(permit: AnyPermit, path: string, content: string | Buf
     } catch (error) {
       await rm(temporary, { force: true });
       throw storageError(error, path);
-    }
-  });
-}
-
-/** The names in a folder, sorted; empty when there is no such folder. */
-export function listFolder(permit: AnyPermit, path: string): Promise<readonly string[]> {
-  return underPermit(permit, effect("fs.read", path), async () => {
-    try {
-      return (await readdir(path)).toSorted();
-    } catch (error) {
-      if (systemCode(error) === "ENOENT") return [];
-      throw error;
     }
   });
 }

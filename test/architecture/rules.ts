@@ -29,7 +29,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
 const faces: Readonly<Record<string, readonly string[]>> = {
   ghostwarden: ["warden.ts"],
   // stream.ts: the model stream's types; frames/sse.ts: the framing that both ends of a relay share.
-  ghostllm: ["brain.ts", "stream.ts", "frames/sse.ts"],
+  // open-brain.ts: how it is put together.
+  ghostllm: ["brain.ts", "open-brain.ts", "stream.ts", "frames/sse.ts"],
   zeke: ["zeke.ts"],
   jarvis: ["jarvis.ts"],
   ghostflow: ["engine.ts"],

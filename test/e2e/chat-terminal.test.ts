@@ -2,14 +2,13 @@
 import assert from "node:assert/strict";
 import { readFileSync, statSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { delimiter } from "node:path";
 import { missingTools } from "../../tools/system-tools.ts";
 import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
-import { GHOST } from "../support/cli.ts";
+import { GHOST, runGhost } from "../support/cli.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 import { openTerminal, type Terminal } from "../support/terminal.ts";
 
-const isMissing = missingTools("test", process.env["PATH"] ?? delimiter).some(({ command }) => command === "tmux");
+const isMissing = missingTools("test", process.env["PATH"] ?? "").some(({ command }) => command === "tmux");
 const options = { skip: isMissing && "tmux is not installed" };
 
 let host: OpenAiHost;
@@ -119,7 +118,7 @@ test("the slash commands: model, models, sessions, new, resume, help, and an unk
   assert.ok(!lastUserText().includes("remember this"));
   await say("/model nobody/nothing", /no model[^]+`ghost models`[^]+you>$/);
   await say("/models", /fake\/second +machine[^]+you>$/);
-  await say("/sessions", new RegExp(`${id} .+remember this\nyou>$`));
+  await say("/sessions", new RegExp(`${id} .+remember this\n[^]*you>$`));
   await say(`/resume ${id}`, new RegExp(`${id}: 2 messages[^]+remember this[^]+you>$`));
   await say("go on", /go on\nfake\/second: [^]+you>$/);
   assert.match(lastUserText(), /remember this.+go on/);
@@ -161,6 +160,7 @@ test(
   async () => {
     const config = `[http]\nport = 0\n[providers.ollama]\ndiscover = false\n[providers.embedded]\nenabled = false\n[providers.compatible.fake]\nbase_url = "${host.baseUrl}"\n`;
     await using own = await startTestDaemon({ config });
+  await using _second = { [Symbol.asyncDispose]: async () => void (await runGhost(["stop"], { env: own.env })) };
     const command = [process.execPath, GHOST, "chat", "-m", "fake/talker"];
     await using terminal = await openTerminal({ command, env: { ...own.env, NO_COLOR: "1" } });
     await terminal.waitFor(/you>$/);
@@ -174,7 +174,7 @@ test(
     assert.match(lastUserText(), /before the crash.+Fine answer\..+after the crash/);
     await terminal.press("C-d");
     await terminal.exitCode();
-    const stopping = await openTerminal({ command: [process.execPath, GHOST, "stop"], env: own.env });
+  });
     await stopping.waitFor(/has stopped/);
     await stopping[Symbol.asyncDispose]();
   },

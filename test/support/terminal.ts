@@ -11,6 +11,11 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 const LIMIT_MS = 60_000;
 const LOOK_EVERY_MS = 40;
+/**
+ * Shows the exit code and keeps the window open, so that the last screen can be read. The shell shares the keyboard's signals with the command and
+ * must survive them; with a handler, unlike with an ignored signal, the command starts with the default.
+ */
+const WRAPPER = `trap : INT; "$@"; printf '\\n[exit code %s]\\n' "$?"; exec cat`;
 
 export interface TerminalOptions {
   readonly command: readonly string[];
@@ -51,13 +56,7 @@ export async function openTerminal(options: TerminalOptions): Promise<Terminal> 
   const assignments = Object.entries(options.env).map(([key, value]) => `${key}=${value}`);
   const size = ["-x", String(options.columns ?? 100), "-y", String(options.rows ?? 40)];
   const folder = options.cwd === undefined ? [] : ["-c", options.cwd];
-  // The window outlives its command, so that the last screen and the exit code can be read.
   await tmux(
-    "set-option",
-    "-g",
-    "remain-on-exit",
-    "on",
-    ";",
     "new-session",
     "-d",
     ...size,
@@ -66,6 +65,10 @@ export async function openTerminal(options: TerminalOptions): Promise<Terminal> 
     "env",
     "-i",
     ...assignments,
+    "sh",
+    "-c",
+    WRAPPER,
+    "sh",
     ...options.command,
   );
 
@@ -94,10 +97,8 @@ export async function openTerminal(options: TerminalOptions): Promise<Terminal> 
       }, String(pattern)),
     exitCode: () =>
       until(async () => {
-        const [isDead, status] = (await tmux("display-message", "-p", "#{pane_dead} #{pane_dead_status}"))
-          .trim()
-          .split(" ");
-        return isDead === "1" ? Number(status) : undefined;
+        const found = /^\[exit code (\d+)\]$/m.exec(await screen());
+        return found === null ? undefined : Number(found[1]);
       }, "the end of the command"),
     async [Symbol.asyncDispose]() {
       process.off("exit", kill);

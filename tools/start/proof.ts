@@ -10,6 +10,7 @@ import type { GhostApi } from "../../protocol/ghost-api.ts";
 import type { Output } from "../../clients/cli/output.ts";
 import { escapeLine, escapeText, formatDuration, wrap } from "../../clients/cli/terminal-text.ts";
 
+/** Real code whose continuation even a very small model can guess. */
 const FILE = "server/base/text.ts";
 /** The cursor stands behind this text. */
 const BEFORE_CURSOR = "    for (let column = 1; column";
@@ -22,13 +23,16 @@ export async function showProof(output: Output, api: GhostApi, signal: AbortSign
   const cursor = found === -1 ? text.length : found + BEFORE_CURSOR.length;
   const before = text.slice(0, cursor).split("\n");
   output.line(output.paint("bold", "A completion") + ` at ${FILE}:${before.length}`);
+  const { engine } = await api.daemon.status({}, signal);
+  const remark = engine.state === "ready" ? "" : " (with the engine's start)";
   const startedAt = performance.now();
   const updates = api.completion.create({ prefix: text.slice(0, cursor), suffix: text.slice(cursor) }, signal);
   for await (const update of updates) {
     if (update.kind === "started") showStart(output, update, before);
     if (update.kind === "text") process.stdout.write(output.paint(["bold", "green"], escapeText(update.text)));
     if (update.kind === "failed") throw new GhostApiError(update.error);
-    if (update.kind === "finished") showEnd(output, update, performance.now() - startedAt);
+    if (update.kind === "finished")
+      showEnd(output, update, `${formatDuration(performance.now() - startedAt)}${remark}`);
   }
 }
 
@@ -49,11 +53,9 @@ function showStart(
   process.stdout.write(output.paint("dim", numbered));
 }
 
-function showEnd(output: Output, end: Extract<CompletionUpdate, { kind: "finished" }>, totalMs: number): void {
+function showEnd(output: Output, end: Extract<CompletionUpdate, { kind: "finished" }>, total: string): void {
   const tokens = end.usage.completionTokens === undefined ? "" : `${end.usage.completionTokens} tokens, `;
   output.line();
   output.line();
-  output.line(
-    `  ${tokens}the first after ${formatDuration(end.firstTokenMs)}, all after ${formatDuration(totalMs)} (with the engine's start)`,
-  );
+  output.line(`  ${tokens}the first after ${formatDuration(end.firstTokenMs)}, all after ${total}`);
 }

@@ -135,5 +135,5 @@ class Link implements AsyncDisposable {
 
 function greet(output: Output, conversation: Conversation): void {
   const where = conversation.sessionId === undefined ? "a new session" : `session ${conversation.sessionId}`;
-  output.note(`ghost chat: ${where}. /help shows the commands; Ctrl-C cancels an answer, Ctrl-D ends the program.`);
+  output.note(`${where}; /help shows the commands, Ctrl-C cancels an answer, Ctrl-D ends`);
 }

@@ -19,5 +19,6 @@ export function decodeJob(bytes: Uint8Array): { readonly job: BodyJob; readonly 
 
 /** The worker's reply. It comes from our own parser in the same program, so its shape is trusted. */
 export function decodeReply<Shape>(bytes: Uint8Array): Shape {
+  // oxlint-disable-next-line typescript/consistent-type-assertions -- the parser's last line; see above.
   return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")) as Shape;
 }

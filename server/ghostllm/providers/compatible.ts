@@ -229,34 +229,42 @@ function describe(options: CompatibleOptions, name: string, contextWindow: numbe
   };
 }
 
-/** Whole frames of an SSE answer without `[DONE]`. Throws when the answer is not whole (invariant 2). */
+/** Whole frames of an SSE answer without `[DONE]`. Throws when the answer is not whole (2), after all that came before. */
 async function* readFrames(id: string, dialect: Dialect, response: HttpResponse): AsyncGenerator<Frame> {
   const splitter = new SseSplitter();
   let whole = false;
-  const accept = (bytes: Buffer): Frame | undefined => {
+  const accept = function* (bytes: Buffer): Generator<Frame> {
     const isLast = bytes.includes("[DONE]");
     if (isLast || bytes.includes('"finish_reason":"') || bytes.includes('"finish_reason": "')) whole = true;
     const kept = isLast ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]")) : bytes;
-    if (kept.length === 0) return undefined;
-    const frame = openAiFrame(dialect, kept);
-    if (kept.includes('"error"')) throwErrorEvent(frame);
-    return frame;
+    if (kept.includes('"error"')) yield* untilError(dialect, kept);
+    else if (kept.length > 0) yield openAiFrame(dialect, kept);
   };
   for await (const chunk of response.body) {
     const bytes = splitter.push(chunk);
-    const frame = bytes === undefined ? undefined : accept(bytes);
-    if (frame !== undefined) yield frame;
+    if (bytes !== undefined) yield* accept(bytes);
   }
   // Some servers forget the blank line behind their last frame; a frame that was cut does not parse.
   const rest = splitter.rest();
-  if (rest.toString("utf8").trim() !== "") {
-    const frame = accept(Buffer.concat([rest, Buffer.from("\n\n")]));
-    if (frame !== undefined) {
-      throwErrorEvent(frame);
-      yield frame;
-    }
-  }
+  if (rest.toString("utf8").trim() !== "") yield* untilError(dialect, Buffer.concat([...accept(Buffer.concat([rest, BLANK_LINE]))].map(({ bytes }) => bytes)));
   if (!whole) throw new OperationalError("upstream_failed", `${id} ended its answer in the middle`);
+}
+
+const BLANK_LINE = Buffer.from("\n\n");
+
+/** The frames before the first that is an error, or is no chunk at all; then throws. Passes on everything when none is. */
+function* untilError(dialect: Dialect, bytes: Buffer): Generator<Frame> {
+  const good: Buffer[] = [];
+  for (const single of sseFrames(bytes)) {
+    const broken = openAiFrame(dialect, single).events().find((event) => event.kind === "error");
+    if (broken === undefined) {
+      good.push(single);
+      continue;
+    }
+    if (good.length > 0) yield openAiFrame(dialect, Buffer.concat(good));
+    throw new OperationalError("upstream_failed", broken.error.message);
+  }
+  if (good.length > 0) yield openAiFrame(dialect, Buffer.concat(good));
 }
 
 /** Waits for the first frame with content, so that nothing is promised to the client before it; then everything in order. */

@@ -1,6 +1,7 @@
 /** What may befall the embedded engine: aborts, crashes, hangs, full queues, idleness, broken files. */
 import assert from "node:assert/strict";
-import { copyFileSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { copyFileSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { startDownloadHost } from "../../../test/fakes/download-host.ts";
 import {
@@ -94,6 +95,19 @@ test("a request can be aborted while it waits, loads, reads its prompt, and answ
   assert.equal((await completeWith(w)).text, next.text);
 });
 
+test("an aborted answer is not written on where nobody sees it", async () => {
+  await using w = await world();
+  const output = { maxTokens: 440 };
+  const whole = (await completeWith(w, CODE, { output })).text;
+  const stop = new AbortController();
+  const begin = () => w.provider.complete(completion(CODE, { output }), w.model, stop.signal);
+  await Promise.all([begin(), begin(), begin(), begin()]);
+  stop.abort();
+  // Four at once take the first run's sequence too, so what is remembered now is how far they had come.
+  const { cachedTokens } = (await completeWith(w, CODE + whole, { output: { maxTokens: 1 } })).usage;
+  assert.ok(cachedTokens !== undefined && cachedTokens > 10 && cachedTokens < 300, String(cachedTokens));
+});
+
 test("aborting before anything happened asks nothing of the engine", async () => {
   await using w = await world();
   await assert.rejects(w.provider.complete(completion(CODE), w.model, AbortSignal.abort()), code("cancelled"));
@@ -160,6 +174,26 @@ test("the child has none of our environment, and ends when the provider does", a
   );
   await w[Symbol.asyncDispose]();
   assert.throws(() => readFileSync(`/proc/${pid}/environ`));
+});
+
+test("the child ends when its parent is killed with -9", async () => {
+  const support = new URL("../../../test/support/embedded.ts", import.meta.url).href;
+  const program = `
+    import { completeWith, world } from ${JSON.stringify(support)};
+    const w = await world();
+    await completeWith(w);
+    console.log(w.provider.engineState().pid);
+    setInterval(() => {}, 1000);`;
+  const parent = spawn(process.execPath, ["--no-warnings", "--input-type=module-typescript", "-e", program], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const pid = await new Promise<number>((resolve) => {
+    parent.stdout.once("data", (text: Buffer) => resolve(Number(text.toString())));
+  });
+  assert.ok(existsSync(`/proc/${pid}/exe`));
+  parent.kill("SIGKILL");
+  // Of a zombie the link cannot be followed any more.
+  await until(() => !existsSync(`/proc/${pid}/exe`));
 });
 
 test("an idle engine is given up, and the next request starts it again", async () => {

@@ -32,7 +32,7 @@ const WATCHED_PERIOD_MS = 100;
 /** An answer with this much unstored text is stored at once: bounds the memory of one stream. */
 const CHUNK_LENGTH = 64 * 1024;
 /** Answers, and characters of them, in one batch: building its rows stays within a slice. */
-const MAX_BATCH_ANSWERS = 64;
+const MAX_BATCH_ANSWERS = 32;
 const MAX_BATCH_LENGTH = 256 * 1024;
 /** Bytes of frames, requests and text that wait for SQLite. Beyond it a stalled disk would take the whole process down. */
 const MAX_HELD_BYTES = 64 * 1024 * 1024;

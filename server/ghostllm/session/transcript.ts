@@ -223,7 +223,8 @@ class SpooledTranscript implements Transcript {
       if (placement === undefined) throw new BugError("internal", `there is no answer ${answerId}`);
       return placement;
     }
-    if (live.state !== "streaming") this.#absorber.drain(() => false).catch(() => {}); // What went wrong is logged, and tried again.
+    // An end that was just recorded is stored now; whoever asks before the end waits for it. A failure is logged, and tried again.
+    this.#absorber.drain(() => false).catch(() => {});
     return new Promise((resolve, reject) => {
       live.onSettled.push((result) => (result instanceof OperationalError ? reject(result) : resolve(result)));
     });

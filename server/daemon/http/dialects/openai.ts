@@ -12,7 +12,7 @@ import type { Clock } from "../../../base/clock.ts";
 import { setMembers } from "../../../base/json-scan.ts";
 import { type GhostError, OperationalError, toGhostError, UserError } from "../../../base/errors.ts";
 import type { Answer, Brain } from "../../../ghostllm/brain.ts";
-import { VIRTUAL_MODELS } from "../../../ghostllm/routing/route.ts";
+import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
 import type { CompletionRequest, ModelRequest, StreamEvent } from "../../../ghostllm/stream.ts";
 import type { Log } from "../../../platform/log.ts";
 import type { Actor } from "../../../platform/permit.ts";

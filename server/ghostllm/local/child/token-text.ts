@@ -5,16 +5,21 @@
  */
 import type { Token } from "node-llama-cpp";
 
-/** A character has at most 4 bytes, so at most 4 tokens; what is still broken then will never become one. */
-const MAX_HELD_TOKENS = 4;
+/** A character has at most 4 bytes, so at most 4 tokens; an end that is still broken then will never become one. */
+const MAX_BROKEN_TOKENS = 4;
 /** How much of the past a vocabulary may look at: node-llama-cpp itself uses 3 tokens. */
 const CONTEXT_TOKENS = 3;
 const REPLACEMENT = "\uFFFD";
 
 export class TokenText {
   readonly #detokenize: (tokens: readonly Token[], before: readonly Token[]) => string;
-  #before: Token[];
+  #before: readonly Token[];
+  /** Since the last place where a token ended together with a character: tokens may begin or end inside one. */
   #held: Token[] = [];
+  /** How many characters of the held tokens' text are out already. */
+  #sent = 0;
+  /** Tokens since something came out. */
+  #broken = 0;
 
   constructor(detokenize: (tokens: readonly Token[], before: readonly Token[]) => string, prompt: readonly Token[]) {
     this.#detokenize = detokenize;
@@ -24,8 +29,14 @@ export class TokenText {
   /** The text that became certain with this token: perhaps none. */
   push(token: Token): string {
     this.#held.push(token);
+    this.#broken += 1;
     const text = this.#detokenize(this.#held, this.#before);
-    return text.endsWith(REPLACEMENT) && this.#held.length < MAX_HELD_TOKENS ? "" : this.#release(text);
+    if (!text.endsWith(REPLACEMENT)) return this.#release(text);
+    const certain = text.slice(this.#sent, -REPLACEMENT.length);
+    if (certain === "" && this.#broken >= MAX_BROKEN_TOKENS) return this.#release(text);
+    this.#sent += certain.length;
+    if (certain !== "") this.#broken = 1;
+    return certain;
   }
 
   /** The rest, with a replacement character where a character stayed incomplete. */
@@ -34,8 +45,11 @@ export class TokenText {
   }
 
   #release(text: string): string {
+    const rest = text.slice(this.#sent);
     this.#before = [...this.#before, ...this.#held].slice(-CONTEXT_TOKENS);
     this.#held = [];
-    return text;
+    this.#sent = 0;
+    this.#broken = 0;
+    return rest;
   }
 }

@@ -1,0 +1,67 @@
+/**
+ * The process that `transcript-kill.test.ts` kills: it streams answers into a transcript, several at a time, and prints each thing only after it
+ * was recorded, as the daemon sends it only then. Lines: `b <answer> <question>`, `t <answer> <text>`, `e <answer>`.
+ */
+import { writeSync } from "node:fs";
+import {
+  actorOf,
+  ada,
+  assistant,
+  bodyOf,
+  DECISION,
+  MODEL,
+  newAnswerId,
+  openTranscriptAt,
+  textFrame,
+  type Turn,
+  user,
+} from "./transcript.ts";
+
+const [folder = "", seedText = "1"] = process.argv.slice(2);
+let state = Number(seedText) || 1;
+/** xorshift32: the parent prints the seed. */
+const random = (below: number): number => {
+  state ^= state << 13;
+  state ^= state >>> 17;
+  state ^= state << 5;
+  return (state >>> 0) % below;
+};
+const print = (line: string) => writeSync(1, `${line}\n`);
+const turnOfLoop = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+const { transcript } = await openTranscriptAt(folder, { segmentBytes: 16 * 1024 });
+print("ready");
+
+async function converse(name: string): Promise<never> {
+  let turns: Turn[] = [];
+  for (let count = 0; ; count += 1) {
+    if (random(4) === 0) turns = turns.slice(0, random(3) * 2);
+    const question = `${name}/${count}`;
+    turns.push(user(random(10) === 0 ? `${question} ${"L".repeat(300_000)}` : question));
+    const answerId = newAnswerId();
+    const recording = await transcript.begin({
+      answerId,
+      actor: actorOf(ada),
+      task: "chat",
+      target: "ghost/auto",
+      request: { kind: "body", dialect: "openai-chat", body: bodyOf(turns) },
+    });
+    print(`b ${answerId} ${question}`);
+    recording.opened(MODEL, DECISION);
+    let answer = "";
+    for (let piece = random(60); piece >= 0; piece -= 1) {
+      const text = `${piece}:${"x".repeat(random(200))};`;
+      recording.record(textFrame(text));
+      print(`t ${answerId} ${text}`);
+      answer += text;
+      if (random(3) === 0) await turnOfLoop();
+    }
+    recording.end({ state: "complete" });
+    print(`e ${answerId}`);
+    turns.push(assistant(answer));
+    if (turns.length > 12 || turns.some(({ content }) => content.length > 100_000)) turns = [];
+    await turnOfLoop();
+  }
+}
+
+await Promise.all(Array.from({ length: 6 }, (_, index) => converse(`${seedText}-${index}`)));
