@@ -23,7 +23,7 @@ const catalogue = {
   runs_as_root: { family: "user", http: 500, meaning: "The daemon refuses to run as root.", advice: "Start it as your own user; containers and tests may pass `--allow-root`." },
   already_running: { family: "user", http: 409, meaning: "Another daemon already uses this runtime or data folder.", advice: "Use the running one (`ghost status`), stop it (`ghost stop`), or pass other folders." },
   port_in_use: { family: "user", http: 500, meaning: "The HTTP port is taken by another program.", advice: "Stop that program, or choose a port with `--port N` or `[http] port`; 0 picks a free one." },
-  folder_unusable: { family: "user", http: 500, meaning: "A folder that the daemon needs cannot be used.", advice: "Check that it exists, belongs to you, and has mode 0700." },
+  folder_unusable: { family: "user", http: 500, meaning: "A folder or file that the daemon needs cannot be used.", advice: "Check that it belongs to you, and that you may read and write it." },
   database_newer: { family: "user", http: 500, meaning: "The database was written by a newer version.", advice: "Update GhostStack, or pass another `--data-dir`. Nothing was changed." },
   database_unreadable: { family: "operational", http: 500, meaning: "The database cannot be opened.", advice: "Read the message; a damaged file is kept aside under the name given, and a new one is started." },
   storage_full: { family: "operational", http: 507, meaning: "The disk is full or the file cannot grow.", advice: "Free some space; what was acknowledged before is safe. Send the request again." },

@@ -36,6 +36,8 @@ export const modelInfoSchema = z.object({
   note: z.string().optional(),
   /** True for weights that only show that everything works: the router takes them last. */
   demonstration: z.boolean().optional(),
+  /** True when it is listed but cannot answer, for example because its file is damaged; `note` says why. */
+  unusable: z.boolean().optional(),
 });
 export type ModelInfo = z.infer<typeof modelInfoSchema>;
 

@@ -51,7 +51,7 @@ async function runAndKill(folder: string, seed: number, moment: number, shown: M
 }
 
 test(`what was shown before a kill is in the transcript after it (${ROUNDS} kills, seed ${SEED})`, async (context) => {
-  console.log(`transcript-kill: seed ${SEED}, repeat with GHOST_TEST_SEED=${SEED}`);
+  context.diagnostic(`repeat with GHOST_TEST_SEED=${SEED}`);
   const folder = await makeFolder();
   context.after(() => removeFolder(folder));
   let state = SEED;
@@ -82,7 +82,7 @@ test(`what was shown before a kill is in the transcript after it (${ROUNDS} kill
       [],
     );
   }
-  console.log("transcript-kill:", counts);
+  context.diagnostic(JSON.stringify(counts));
   assert.ok(counts.complete > 0 && counts.interrupted > 0 && counts.partial > 0, JSON.stringify(counts));
 });
 

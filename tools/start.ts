@@ -21,6 +21,7 @@ import {
   untilReady,
 } from "../clients/cli/daemon-process.ts";
 import { listModels } from "../clients/cli/commands/models.ts";
+import { passSignalsOn } from "../clients/cli/foreground.ts";
 import { createOutput } from "../clients/cli/output.ts";
 import { escapeLine } from "../clients/cli/terminal-text.ts";
 import packageJson from "../package.json" with { type: "json" };
@@ -34,6 +35,8 @@ npm start -- "prompt"         answer this prompt too
 npm start -- [flags]          --port N  --config FILE  --data-dir DIR  --runtime-dir DIR
 `;
 const MAX_WORDS_CHARACTERS = 4000;
+/** The demonstration weights know no end: what they write after a few words only repeats itself. */
+const DEMONSTRATION_TOKENS = 32;
 
 interface Arguments {
   readonly daemon: DaemonOptions;
@@ -97,44 +100,33 @@ async function runDaemon({ daemon, prompt }: Arguments): Promise<number> {
   // In a process group of its own, so that Ctrl-C reaches it once: through us.
   const child = spawn(process.execPath, daemonArguments(daemon), { detached: true, stdio: ["ignore", "pipe", "pipe"] });
   const ended = once(child, "close");
-  const lastWords = keepLastWords(child);
-  const stop = forwardSignals(child);
+  let isReady = false;
+  const lastWords = keepLastWords(child, () => isReady);
+  const stopping = passSignalsOn(child, () => output.line("\nStopping; answers that are being written may finish."));
   const ready = await untilReady(child, lastWords, new AbortController().signal);
+  isReady = true;
   const gone = ended.then(() => {
-    if (!stop.signal.aborted) throw diedAlone(child, lastWords());
+    if (!stopping.aborted) throw diedAlone(child, lastWords());
   });
-  await Promise.race([gone, demonstrateConnected({ daemon, prompt }, ready, stop.signal)]);
+  await Promise.race([gone, demonstrateConnected({ daemon, prompt }, ready, stopping)]);
   await gone;
   output.line("The daemon has stopped.");
   return child.exitCode ?? 1;
 }
 
-function keepLastWords(child: ChildProcess): () => string {
+/** What it says before it is ready comes with the failure; later words are shown as they come. */
+function keepLastWords(child: ChildProcess, isReady: () => boolean): () => string {
   let words = "";
   child.stderr?.setEncoding("utf8").on("data", (text: string) => {
     words = (words + text).slice(-MAX_WORDS_CHARACTERS);
-    process.stderr.write(text);
+    if (isReady()) process.stderr.write(text);
   });
   return () => words;
 }
 
-/** The second signal is passed on too: then the daemon ends at once. */
-function forwardSignals(child: ChildProcess): AbortController {
-  const stop = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(signal, () => {
-      if (!stop.signal.aborted) output.line("\nStopping; answers that are being written may finish.");
-      stop.abort();
-      child.kill(signal === "SIGHUP" ? "SIGTERM" : signal);
-    });
-  }
-  process.once("exit", () => void child.kill("SIGKILL"));
-  return stop;
-}
-
 function diedAlone(child: ChildProcess, words: string): GhostApiError {
   const how = child.exitCode === null ? `was ended by ${child.signalCode}` : `ended with code ${child.exitCode}`;
-  const message = `the daemon ${how}${words === "" ? "" : `; its last words: ${words.trim()}`}`;
+  const message = `the daemon ${how}${words === "" ? "" : "; its last words are above"}`;
   return new GhostApiError({ code: "daemon_unreachable", message, details: {} });
 }
 
@@ -168,9 +160,6 @@ async function demonstrate(api: GhostApi, { addresses, prompt, signal }: Demonst
   output.line('  other programs        eval "$(npx ghost env)"');
   output.line("  what is missing       npx ghost doctor");
 }
-
-/** The demonstration weights know no end: what they write after a few words only repeats itself. */
-const DEMONSTRATION_TOKENS = 32;
 
 async function answerPrompt(api: GhostApi, prompt: string, signal: AbortSignal): Promise<void> {
   output.line();

@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { GhostApiError } from "../../protocol/errors.ts";
+import { errorCatalogue, GhostApiError, wireErrorSchema } from "../../protocol/errors.ts";
 import type { GhostClient } from "../../protocol/ghost-client.ts";
 import { defaultLocations, type Locations } from "../../protocol/node/locations.ts";
 import { connect } from "./context.ts";
@@ -108,11 +108,7 @@ async function otherStart(error: unknown, locations: Locations, signal: AbortSig
 
 /** Waits for the daemon's first line (2). Aborting ends the daemon. `lastWords` reads what it wrote to stderr. */
 export async function untilReady(child: ChildProcess, lastWords: () => string, signal: AbortSignal): Promise<Ready> {
-  const failed = (why: string) => {
-    const words = lastWords().trim().slice(-MAX_WORDS_CHARACTERS);
-    const code = words.includes("is in use by") ? "already_running" : "daemon_unreachable";
-    return failure(code, `the daemon ${why}${words === "" ? "" : `: ${words.replace(/^ghostd: /, "")}`}`);
-  };
+  const failed = (why: string) => startFailure(why, lastWords().trim().slice(-MAX_WORDS_CHARACTERS));
   return await new Promise<Ready>((resolve, reject) => {
     const stop = (error: Error) => {
       child.kill("SIGTERM");
@@ -141,6 +137,18 @@ export async function untilReady(child: ChildProcess, lastWords: () => string, s
       else stop(failed("wrote something else than its ready line"));
     });
   });
+}
+
+/** The daemon ends its report of an error of the catalogue with that error's advice; whatever else it says is shown as it is (2). */
+function startFailure(why: string, words: string): GhostApiError {
+  const [code, entry] = Object.entries(errorCatalogue).find(([, { advice }]) => words.endsWith(advice)) ?? [];
+  const said = words
+    .slice(0, words.length - (entry?.advice.length ?? 0))
+    .trim()
+    .replace(/^ghostd: /, "");
+  const known = wireErrorSchema.safeParse({ code, message: `the daemon did not start: ${said}`, details: {} });
+  if (known.success) return new GhostApiError(known.data);
+  return failure("daemon_unreachable", `the daemon ${why}${said === "" ? "" : `: ${said}`}`);
 }
 
 /** Waits until no process has this pid any more. */

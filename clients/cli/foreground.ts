@@ -1,30 +1,46 @@
 /** Runs the daemon as a child in the foreground: its end is ours, Ctrl-C is its drain. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import type { CliContext } from "./context.ts";
 import { untilReady } from "./daemon-process.ts";
 
-/** Passed on to the daemon, which drains; a second one makes it end at once. */
-export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+/** The terminal, a shell and npm may each pass on the same Ctrl-C; two of them must not look like a second one, which cuts the drain short. */
+const SAME_KEY_MS = 0;
+
+/**
+ * Passes SIGINT, SIGTERM and SIGHUP on to the daemon, which drains; one that comes later makes it end at once. Nothing is left behind when this
+ * process ends in another way.
+ * @returns a signal that aborts at the first of them.
+ */
+export function passSignalsOn(child: ChildProcess, onFirst: () => void): AbortSignal {
+  const first = new AbortController();
+  let lastMs = Number.NEGATIVE_INFINITY;
+  const pass = () => {
+    const nowMs = performance.now();
+    const isSame = nowMs - lastMs < SAME_KEY_MS;
+    lastMs = nowMs;
+    if (isSame) return;
+    if (!first.signal.aborted) onFirst();
+    first.abort();
+    child.kill("SIGTERM");
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.removeAllListeners(signal);
+    process.on(signal, pass);
+  }
+  process.once("exit", () => void child.kill("SIGKILL"));
+  return first.signal;
+}
 
 /** @returns the daemon's exit code, 1 where a signal ended it. */
-export async function runForeground(args: readonly string[], context: CliContext): Promise<number> {
-  const { output, interrupts } = context;
+export async function runForeground(args: readonly string[], { output }: CliContext): Promise<number> {
   // In a group of its own, so that Ctrl-C reaches it once, through us.
   const child = spawn(process.execPath, args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
   const exited = once(child, "close");
-  const forward = (signal: NodeJS.Signals) => void child.kill(signal);
-  using _interrupts = interrupts.take(() => forward("SIGINT"));
-  for (const signal of STOP_SIGNALS.slice(1)) {
-    process.removeAllListeners(signal);
-    process.on(signal, forward);
-  }
-  const killAtExit = () => void child.kill("SIGKILL");
-  process.once("exit", killAtExit);
+  passSignalsOn(child, () => output.note("stopping; answers that are being written may finish"));
   const ready = await untilReady(child, () => "", new AbortController().signal);
   if (output.json) output.item(ready);
   else output.line(`The daemon runs in the foreground on ${ready.http} (Ctrl-C stops it).`);
   await exited;
-  process.off("exit", killAtExit);
   return child.exitCode ?? 1;
 }

@@ -7,6 +7,7 @@ import { PROTOCOL_VERSION } from "../../protocol/ghost-api.ts";
 import { userIdSchema } from "../../protocol/ids.ts";
 import type { Clock, Environment, Ids } from "../base/clock.ts";
 import { DisposableStore } from "../base/disposable.ts";
+import { UserError } from "../base/errors.ts";
 import { type GhostLlm, openBrain, transcriptMigrations } from "../ghostllm/open-brain.ts";
 import { bootPermit, createWarden, ledgerMigrations, type Warden } from "../ghostwarden/warden.ts";
 import { listSettings, loadConfig, type LoadedConfig } from "../platform/config/load.ts";
@@ -27,7 +28,7 @@ import { registerHealth } from "./http/health.ts";
 import { type HttpFront, startHttpFront } from "./http/http-server.ts";
 import { type KeyFiles, loadKeys } from "./keys.ts";
 import { type RpcServer, startRpcServer } from "./rpc/rpc-server.ts";
-import { Lifecycle } from "./lifecycle.ts";
+import { DRAIN_MS, Lifecycle } from "./lifecycle.ts";
 import { createFaceAuthentication } from "./http/access.ts";
 import { createStatus } from "./status.ts";
 import { VERSION } from "./version.ts";
@@ -78,7 +79,7 @@ async function compose(options: DaemonOptions, store: DisposableStore): Promise<
   const lifecycle = new Lifecycle({ clock, store, log: base.log, openAnswers: () => products.llm.brain.openAnswers });
   const fronts = await openFronts(options, { ...base, ...products, startedAtMs, lifecycle }, store);
   const note = { pid: process.pid, http: fronts.http.url, socket: base.paths.socket, version: VERSION, startedAtMs };
-  for (const lock of base.locks) await lock.announce(note);
+  await Promise.all(base.locks.map((lock) => lock.announce(note)));
   base.log.info({ event: "daemon.ready", ...note, readyMs: clock.now() - startedAtMs });
   const { wardenFile } = base.paths;
   return {
@@ -109,17 +110,26 @@ async function openBase(options: DaemonOptions, store: DisposableStore): Promise
   const paths = defaultPaths(environment, options.flags, PROTOCOL_VERSION);
   const permit = ownPermit(paths);
   const text = await readText(permit, paths.configFile);
+  if (text === undefined && options.flags.config !== undefined) {
+    throw new UserError("usage", `--config names ${paths.configFile}, and there is no such file`, { details: { path: paths.configFile } });
+  }
   const loaded = loadConfig({ text, file: paths.configFile, overrides: options.port === undefined ? {} : { port: options.port } });
-  preparePrivateFolder(permit, paths.runtimeDir, environment.uid);
-  preparePrivateFolder(permit, paths.dataDir, environment.uid);
-  const locks: InstanceLock[] = [];
-  for (const folder of [paths.runtimeDir, paths.dataDir]) locks.push(store.use(await lockFolder(permit, folder)));
+  const locks = await lockFolders(options, paths, permit, store);
   const log = store.use(openLog(permit, { file: join(paths.dataDir, "ghostd.log"), level: loaded.config.log.level, clock }));
   for (const message of loaded.warnings) log.warn({ event: "config.warning", message });
   const keyFiles = await loadKeys(permit, paths.dataDir, ids);
   log.redact(keyFiles.keys.model);
   log.redact(keyFiles.keys.face);
   return { paths, permit, locks, loaded, configExists: text !== undefined, log, keyFiles };
+}
+
+/** Both folders may be the same one, which is then locked once. */
+async function lockFolders({ environment, clock }: DaemonOptions, paths: GhostPaths, permit: StandingPermit, store: DisposableStore): Promise<readonly InstanceLock[]> {
+  const folders = new Map([paths.runtimeDir, paths.dataDir].map((folder) => [preparePrivateFolder(permit, folder, environment.uid), folder]));
+  const note = { pid: process.pid, version: VERSION, startedAtMs: clock.now() };
+  const locks: InstanceLock[] = [];
+  for (const folder of folders.values()) locks.push(store.use(await lockFolder(permit, folder, { note, clock })));
+  return locks;
 }
 
 /** The daemon's own folders; its listeners and children have permits of their own. */
@@ -171,6 +181,9 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
       { capability: "cmd.exec", resource: { kind: "argv", executable: nodeExecutable, args: [], cwd: "/" } },
       { capability: "fs.read", resource: { kind: "path", path: builtinModelsFolder } },
       { capability: "fs.read", resource: { kind: "path", path: modelsFolder } },
+      ...Object.values(loaded.config.providers.embedded.models).map(
+        (path) => ({ capability: "fs.read", resource: { kind: "path", path } }) as const,
+      ),
       { capability: "fs.write", resource: { kind: "path", path: modelsFolder } },
     ]),
     decodeRequest: (_dialect, body) => bodies.readMessages(body),
@@ -214,12 +227,12 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
       maxBodyBytes: config.http.max_body_mib * 1024 * 1024,
       log,
       register: [
-        (app) => registerOpenAi(app, { brain, bodies, userId: LOCAL_USER, aliases: Object.keys(config.routing.aliases), clock, log }),
+        (app, open) => registerOpenAi(app, { open, brain, bodies, userId: LOCAL_USER, aliases: Object.keys(config.routing.aliases), clock, log }),
         (app) => registerHealth(app, { version: VERSION, metrics: status.metrics }),
       ],
     }),
   );
-  lifecycle.onDrain(() => http.drain());
+  lifecycle.add(http);
   const handlers = createGhostServer({
     brain,
     transcript,
@@ -248,8 +261,11 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     log,
     clock,
     ids,
+    limits: { drainMs: DRAIN_MS },
   });
   rpc = socket;
+  // It ends its own work after DRAIN_MS, and closing it again waits for that.
+  lifecycle.add({ open: () => 0, drain: () => void socket.close(), cut: () => {} });
   store.defer(() => socket.close());
   return { http };
 }

@@ -16,7 +16,7 @@ export interface KeyFiles {
   readonly modelKeyFile: string;
 }
 
-/** @throws UserError `folder_unusable` for a key file that somebody has emptied or shortened. */
+/** @throws UserError `folder_unusable` for a key file that cannot be read, or that somebody has emptied or shortened. */
 export async function loadKeys(permit: StandingPermit, dataDir: string, ids: Ids): Promise<KeyFiles> {
   const modelKeyFile = join(dataDir, "model.key");
   return {

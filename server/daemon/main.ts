@@ -37,8 +37,8 @@ function readFlags(args: readonly string[]) {
         version: { type: "boolean", default: false },
       },
     });
-    const port = values.port === undefined ? undefined : Number(values.port);
-    if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535)) {
+    const port = values.port === undefined ? undefined : /^\d{1,5}$/.test(values.port) ? Number(values.port) : Number.NaN;
+    if (port !== undefined && !(port <= 65_535)) {
       throw new UserError("usage", `--port takes a whole number from 0 to 65535, not "${values.port}"`);
     }
     return { ...values, port };
@@ -91,6 +91,8 @@ async function untilStopped(daemon: Daemon): Promise<void> {
   // The reader of our stdout may be gone; the daemon goes on.
   process.stdout.on("error", () => {});
   process.stderr.on("error", () => {});
+  // The process ends after this one; its reason must be where people look for it.
+  process.on("uncaughtExceptionMonitor", (error) => daemon.log.error({ event: "uncaught.exception", error }));
   process.on("unhandledRejection", (reason) => daemon.log.error({ event: "unhandled.rejection", error: reason }));
   await daemon.stopped;
 }

@@ -279,7 +279,7 @@ class GhostBrain implements Brain {
       end(endOf(error, signal));
       throw error;
     } finally {
-      end({ state: "cancelled" });
+      if (!isEnded) end(endOf(new OperationalError("cancelled", "the reader left"), signal));
     }
   }
 
@@ -344,8 +344,10 @@ function recorded(
 }
 
 function endOf(error: GhostError, signal: AbortSignal): Parameters<Recording["end"]>[0] {
-  if (error.code === "cancelled" || (signal.aborted && error.code !== "storage_full")) return { state: "cancelled" };
-  return { state: "failed", error: { code: error.code, message: error.message, details: error.details } };
+  // Whatever fails in an answer that is being ended fails because of that.
+  const cause = signal.aborted && error.code !== "storage_full" ? toGhostError(signal.reason) : error;
+  if (cause.code === "cancelled") return { state: "cancelled" };
+  return { state: "failed", error: { code: cause.code, message: cause.message, details: cause.details } };
 }
 
 /** What another model may do better. A request that is wrong in itself fails everywhere alike. */

@@ -281,7 +281,7 @@ test("changing the plan after it was handed in changes neither question nor perm
   );
   args.push("/etc");
   const permits = permitsOf(await waiting);
-  assert.deepEqual(asked[0], ['cmd.exec "/bin/rm" "-i" "a"', 'cmd.exec "/bin/rm" "-i" "a"']);
+  assert.deepEqual(asked[0], ['cmd.exec "/bin/rm" "-i" "a" (up to 2 times)']);
   assert.throws(() => permits.take(exec("-i", "a", "/etc")), { code: "internal" });
   permits.take(exec("-i", "a"));
 });

@@ -2,10 +2,10 @@
  * Files. Every function takes a permit and touches exactly the path that it covers.
  * Files of ours are made with mode 0600, folders with 0700, and replaced by rename so that a reader never sees half of one.
  */
-import { chmodSync, mkdirSync, statSync } from "node:fs";
+import { accessSync, chmodSync, constants, lstatSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { chmod, open, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
-import { OperationalError, systemCode, UserError } from "../base/errors.ts";
+import { GhostError, OperationalError, systemCode, UserError } from "../base/errors.ts";
 import { type AnyPermit, type EffectRequest, type StandingPermit, THIS_MACHINE, underPermit } from "./permit.ts";
 
 const effect = (capability: "fs.read" | "fs.write", path: string): EffectRequest => ({
@@ -15,46 +15,53 @@ const effect = (capability: "fs.read" | "fs.write", path: string): EffectRequest
 });
 
 /**
- * Makes a private folder (mode 0700) or checks the one that is there: it must be a folder, ours, and closed to others.
+ * Makes a private folder (mode 0700) or checks the one that is there: it must be a folder, ours, usable, and closed to others.
+ * @returns its real path, by which two names of one folder are known.
  * @throws UserError `folder_unusable`
  */
-export function preparePrivateFolder(permit: StandingPermit, path: string, uid: number): void {
+export function preparePrivateFolder(permit: StandingPermit, path: string, uid: number): string {
   permit.spend(effect("fs.write", path)).settle({ kind: "done" });
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 });
     const found = statSync(path);
-    if (!found.isDirectory()) throw new UserError("folder_unusable", `${path} is not a folder`, { details: { path } });
-    if (uid >= 0 && found.uid !== uid) {
-      throw new UserError("folder_unusable", `${path} belongs to user ${found.uid}, not to you (${uid})`, {
+    // A link that somebody else put there, as in /tmp, would have us close and fill a folder of their choice.
+    const linkOwner = lstatSync(path).uid;
+    const owner = linkOwner === 0 ? found.uid : linkOwner;
+    for (const other of [owner, found.uid]) {
+      if (uid < 0 || other === uid) continue;
+      throw new UserError("folder_unusable", `${path} belongs to user ${other}, not to you (${uid})`, {
         details: { path },
       });
     }
     if ((found.mode & 0o077) !== 0) chmodSync(path, 0o700);
+    accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK);
+    return realpathSync(path);
   } catch (error) {
     const code = systemCode(error);
     if (code === undefined) throw error;
-    throw new UserError("folder_unusable", `${path} cannot be used (${code})`, { cause: error, details: { path } });
+    const why = code === "EEXIST" || code === "ENOTDIR" ? "is not a folder" : `cannot be used (${code})`;
+    throw new UserError("folder_unusable", `${path} ${why}`, { cause: error, details: { path } });
   }
 }
 
-/** Reads a file of at most `maxBytes`; undefined when there is none. @throws the system's error for any other failure. */
+/** Reads a file of at most `maxBytes`; undefined when there is none. @throws UserError `folder_unusable` where it cannot be read. */
 export function readFile(permit: AnyPermit, path: string, maxBytes: number): Promise<Buffer | undefined> {
   return underPermit(permit, effect("fs.read", path), async () => {
     try {
       await using handle = await open(path, "r");
       const { size } = await handle.stat();
       if (size > maxBytes) {
-        throw new UserError("invalid_params", `${path} is larger than ${maxBytes} bytes`, { details: { path } });
+        throw new UserError("folder_unusable", `${path} is larger than ${maxBytes} bytes`, { details: { path } });
       }
       return await handle.readFile();
     } catch (error) {
       if (systemCode(error) === "ENOENT") return undefined;
-      throw error;
+      throw fileError(error, path, "read");
     }
   });
 }
 
-/** Replaces a file: written beside it, flushed to disk, renamed over it. @throws OperationalError `storage_full` on ENOSPC and EDQUOT. */
+/** Replaces a file: written beside it, flushed to disk, renamed over it. @throws OperationalError `storage_full` on ENOSPC and EDQUOT; UserError `folder_unusable`. */
 export function writeFile(permit: AnyPermit, path: string, content: string | Buffer, mode = 0o600): Promise<void> {
   return underPermit(permit, effect("fs.write", path), async () => {
     const temporary = `${path}.new`;
@@ -66,8 +73,8 @@ export function writeFile(permit: AnyPermit, path: string, content: string | Buf
       }
       await rename(temporary, path);
     } catch (error) {
-      await rm(temporary, { force: true });
-      throw storageError(error, path);
+      await rm(temporary, { force: true }).catch(() => {}); // Why it could not be written matters, not what is left of it.
+      throw fileError(error, path, "written");
     }
   });
 }
@@ -172,6 +179,14 @@ export async function openAppender(
       [Symbol.asyncDispose]: () => handle.close(),
     };
   });
+}
+
+/** A file of ours that the system refuses, in words for the user; errors of ours pass unchanged. */
+export function fileError(error: unknown, path: string, verb: "read" | "written"): unknown {
+  const code = systemCode(error);
+  const named = storageError(error, path);
+  if (code === undefined || named instanceof GhostError) return named;
+  return new UserError("folder_unusable", `${path} cannot be ${verb} (${code})`, { cause: error, details: { path } });
 }
 
 /** ENOSPC and its relatives as `storage_full`; anything else unchanged. */

@@ -6,6 +6,7 @@ import { closeSync, fstatSync, openSync, renameSync, writeSync } from "node:fs";
 import { open } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { GhostError } from "../base/errors.ts";
+import { fileError } from "./filesystem.ts";
 import { type StandingPermit, THIS_MACHINE } from "./permit.ts";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
@@ -36,32 +37,43 @@ const MAX_LOG_BYTES = 32 * 1024 * 1024;
 const TAIL_BYTES = 4 * 1024 * 1024;
 const LEVELS = { debug: 0, info: 1, warn: 2, error: 3 } as const;
 
-/** Opens (and creates, mode 0600) the log file. @throws the file system's error when it cannot be opened. */
+/** Opens (and creates, mode 0600) the log file. @throws UserError `folder_unusable`, OperationalError `storage_full`. */
 export function openLog(
   permit: StandingPermit,
-  options: { readonly file: string; readonly level: LogLevel; readonly clock: Clock },
+  options: { readonly file: string; readonly level: LogLevel; readonly clock: Clock; readonly maxBytes?: number },
 ): FileLog {
-  const { file, clock } = options;
+  const { file, clock, maxBytes = MAX_LOG_BYTES } = options;
   permit.spend({ capability: "fs.write", resource: { kind: "path", path: file }, host: THIS_MACHINE });
-  let descriptor = openSync(file, "a", 0o600);
+  const openFile = () => openSync(file, "a", 0o600);
+  let descriptor: number;
+  try {
+    descriptor = openFile();
+  } catch (error) {
+    throw fileError(error, file, "written");
+  }
   let sizeBytes = fstatSync(descriptor).size;
+  let isClosed = false;
   const followers = new Set<(line: string) => void>();
   const secrets = new Set<string>();
 
+  /** The new file is open before the old one is closed: a number that was closed may soon be somebody else's file. */
+  const roll = () => {
+    renameSync(file, `${file}.1`);
+    const next = openFile();
+    closeSync(descriptor);
+    descriptor = next;
+    sizeBytes = 0;
+  };
+
   const write = (level: LogLevel, fields: LogFields) => {
-    if (LEVELS[level] < LEVELS[options.level]) return;
-    let line = JSON.stringify({ at: new Date(clock.now()).toISOString(), level, ...fields }, replaceErrors);
+    if (isClosed || LEVELS[level] < LEVELS[options.level]) return;
+    let line = toLine({ at: new Date(clock.now()).toISOString(), level, ...fields });
     for (const secret of secrets) line = line.replaceAll(secret, "[secret]");
     try {
-      if (sizeBytes > MAX_LOG_BYTES) {
-        closeSync(descriptor);
-        renameSync(file, `${file}.1`);
-        descriptor = openSync(file, "a", 0o600);
-        sizeBytes = 0;
-      }
+      if (sizeBytes > maxBytes) roll();
       sizeBytes += writeSync(descriptor, `${line}\n`);
     } catch {
-      // A full disk must not stop the daemon; followers and stderr-less callers still see the line.
+      // A full disk must not stop the daemon; followers still see the line.
     }
     for (const follower of followers) follower(line);
   };
@@ -87,8 +99,22 @@ export function openLog(
     redact(text) {
       if (text.length >= 8) secrets.add(text);
     },
-    [Symbol.dispose]: () => closeSync(descriptor),
+    [Symbol.dispose]() {
+      if (isClosed) return;
+      isClosed = true;
+      closeSync(descriptor);
+    },
   };
+}
+
+/** What cannot be written as JSON (a cycle, a bigint) must not turn a line of the log into a failure of its own. */
+function toLine(fields: LogFields & { readonly at: string; readonly level: LogLevel }): string {
+  try {
+    return JSON.stringify(fields, replaceErrors);
+  } catch (error) {
+    const { at, level, event } = fields;
+    return JSON.stringify({ at, level, event, unwritable: error instanceof Error ? error.message : String(error) });
+  }
 }
 
 function replaceErrors(_key: string, value: unknown): unknown {

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { assert } from "../base/assert.ts";
 import { OperationalError } from "../base/errors.ts";
-import { storageError } from "./filesystem.ts";
+import { fileError, storageError } from "./filesystem.ts";
 import { type StandingPermit, THIS_MACHINE } from "./permit.ts";
 
 /** Small enough to be deleted soon after its last record was absorbed, large enough that opening files (0.1 ms) stays rare. */
@@ -70,7 +70,7 @@ export interface SpoolOptions {
   readonly maxBytes?: number;
 }
 
-/** Opens the spool in `folder`, which must exist. @throws the system's error when the folder cannot be used. */
+/** Opens the spool in `folder`, which must exist. @throws UserError `folder_unusable`, OperationalError `storage_full`. */
 export function openSpool(permit: StandingPermit, options: SpoolOptions): Spool {
   permit.spend({ capability: "fs.write", resource: { kind: "path", path: options.folder }, host: THIS_MACHINE });
   return new SegmentedSpool(options);
@@ -115,7 +115,11 @@ class SegmentedSpool implements Spool {
     // An empty last segment starts where ours would: it is ours from now on.
     this.#earlier = segments.filter((segment) => segment.sizeBytes > 0);
     this.#active = { start: next, file: join(this.folder, segmentName(next)), sizeBytes: 0 };
-    this.#descriptor = openSync(this.#active.file, "a", 0o600);
+    try {
+      this.#descriptor = openSync(this.#active.file, "a", 0o600);
+    } catch (error) {
+      throw fileError(error, this.#active.file, "written");
+    }
     for (const segment of this.#earlier) this.#sizeBytes += segment.sizeBytes;
   }
 
@@ -191,7 +195,7 @@ class SegmentedSpool implements Spool {
 
   async *replay(onTorn: (torn: TornSegment) => void): AsyncIterable<SpoolRecord> {
     for (const { file, start } of this.#earlier) {
-      const content = await readFile(file);
+      const content = await readFile(file).catch((error: unknown) => Promise.reject(fileError(error, file, "read")));
       let offset = 0;
       for (;;) {
         const bytes = recordAt(content, offset);

@@ -28,14 +28,18 @@ const ROUTES: Readonly<Record<string, "none" | "model" | "face">> = {
 test("the routes that exist are the routes that are listed", () => {
   const listening = daemon.logs().find((line) => line["event"] === "http.listening");
   assert.ok(Array.isArray(listening?.["routes"]));
-  const found = listening["routes"].map((route: { method: string; path: string; audience: string }) => [`${route.method} ${route.path}`, route.audience]);
+  const found = listening["routes"].map((route: { method: string; path: string; audience: string }) => [
+    `${route.method} ${route.path}`,
+    route.audience,
+  ]);
   assert.deepEqual(Object.fromEntries(found), ROUTES);
 });
 
 for (const [route, audience] of Object.entries(ROUTES)) {
   const [method = "", path = ""] = route.split(" ");
   test(`${route} opens for ${audience === "none" ? "everybody" : `a ${audience} key`} and nobody else`, async () => {
-    const status = async (key: string | null) => (await call(daemon, path, { method, key, ...(method === "POST" ? { body: {} } : {}) })).status;
+    const status = async (key: string | null) =>
+      (await call(daemon, path, { method, key, ...(method === "POST" ? { body: {} } : {}) })).status;
     const open = (code: number) => code !== 401 && code !== 403;
     assert.equal(open(await status(null)), audience === "none");
     assert.equal(open(await status("wrong")), audience === "none");
@@ -45,7 +49,10 @@ for (const [route, audience] of Object.entries(ROUTES)) {
 }
 
 test("a model key opens nothing on the socket", async () => {
-  await assert.rejects(connectSocket(daemon.socket, { key: daemon.modelKey, clientName: "intruder" }), (error) => error instanceof GhostApiError && error.code === "unauthenticated");
+  await assert.rejects(
+    connectSocket(daemon.socket, { key: daemon.modelKey, clientName: "intruder" }),
+    (error) => error instanceof GhostApiError && error.code === "unauthenticated",
+  );
 });
 
 test("keys are private files, and neither is in the log, the answers or the errors", async () => {
@@ -63,10 +70,14 @@ test("a foreign Host or Origin is refused with 403, also with the right key", as
   const { request } = await import("node:http");
   const status = (headers: Record<string, string>) =>
     new Promise<number | undefined>((resolve, reject) => {
-      const outgoing = request(`${daemon.http}/v1/models`, { headers: { authorization: `Bearer ${daemon.modelKey}`, ...headers } }, (response) => {
-        response.resume();
-        resolve(response.statusCode);
-      });
+      const outgoing = request(
+        `${daemon.http}/v1/models`,
+        { headers: { authorization: `Bearer ${daemon.modelKey}`, ...headers } },
+        (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        },
+      );
       outgoing.on("error", reject).end();
     });
   assert.equal(await status({ host: "evil.example" }), 403);

@@ -34,8 +34,14 @@ for (const [name, script, stream, reached] of states) {
     const before = host.requests.length;
     host.playOnce(script);
     const controller = new AbortController();
-    const reply = call(daemon, "/v1/chat/completions", { body: ask("up/m", { stream }), signal: controller.signal }).catch(() => "aborted");
-    await host.until(() => host.requests.length > before && latest()?.state === "open" && reached(), `the upstream is ${name}`);
+    const reply = call(daemon, "/v1/chat/completions", {
+      body: ask("up/m", { stream }),
+      signal: controller.signal,
+    }).catch(() => "aborted");
+    await host.until(
+      () => host.requests.length > before && latest()?.state === "open" && reached(),
+      `the upstream is ${name}`,
+    );
     controller.abort();
     await host.until(() => latest()?.state === "closed-by-peer", "the upstream connection is closed");
     await reply;
@@ -71,7 +77,10 @@ test("cancelling over GhostApi stops the upstream, and the session says cancelle
 test("a client that does not read stops the upstream's flow, and gets everything once it reads", async () => {
   host.playOnce({ tokens: Array.from({ length: 400 }, () => "z".repeat(100_000)) });
   const body = JSON.stringify(ask("up/m", { stream: true }));
-  const outgoing = request(`${daemon.http}/v1/chat/completions`, { method: "POST", headers: { authorization: `Bearer ${daemon.modelKey}`, "content-length": body.length } });
+  const outgoing = request(`${daemon.http}/v1/chat/completions`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${daemon.modelKey}`, "content-length": body.length },
+  });
   outgoing.end(body);
   const response = await new Promise<IncomingMessage>((resolve) => {
     outgoing.once("response", resolve);

@@ -49,7 +49,8 @@ test("usage comes where it was asked for, and is asked for upstream in any case"
 
 test("the body reaches the upstream as it came, but for the model's name", async () => {
   host.playOnce({ tokens: 1 });
-  const rawBody = '{ "custom_field": 12345678901234567890, "model" : "up/m", "messages":[{"role":"user","content":"h\\u00ef"}] , "temperature":1.0}';
+  const rawBody =
+    '{ "custom_field": 12345678901234567890, "model" : "up/m", "messages":[{"role":"user","content":"h\\u00ef"}] , "temperature":1.0}';
   const reply = await call(daemon, "/v1/chat/completions", { rawBody });
   assert.equal(reply.status, 200);
   assert.equal(host.requests.at(-1)?.bodyText, rawBody.replace('"up/m"', '"m"'));
@@ -103,7 +104,10 @@ for (const [name, fault] of brokenStreams) {
     const { chunks, isDone } = sse(reply.text);
     assert.equal(reply.status, 200);
     assert.equal(textOf(chunks), "one two ");
-    assert.ok(chunks.some((chunk) => "error" in chunk), reply.text);
+    assert.ok(
+      chunks.some((chunk) => "error" in chunk),
+      reply.text,
+    );
     assert.deepEqual([isDone, reply.isCut], [false, true]);
   });
 }
@@ -117,12 +121,42 @@ test("a broken plain answer is an error, not half an answer", async () => {
 
 const refusals: readonly [name: string, script: Script, status: number, code: string, says: RegExp][] = [
   ["its 401", { status: { code: 401, body: "json", message: "bad key" } }, 502, "upstream_auth", /bad key/],
-  ["its 429 with retry-after", { status: { code: 429, body: "json", message: "slow down", retryAfterS: 7 } }, 429, "rate_limit_exceeded", /slow down/],
-  ["its 400", { status: { code: 400, body: "json", message: "no such option" } }, 400, "upstream_rejected", /no such option/],
-  ["its context error", { status: { code: 400, body: "json", message: "too long", errorCode: "context_length_exceeded" } }, 400, "context_length_exceeded", /too long/],
+  [
+    "its 429 with retry-after",
+    { status: { code: 429, body: "json", message: "slow down", retryAfterS: 7 } },
+    429,
+    "rate_limit_exceeded",
+    /slow down/,
+  ],
+  [
+    "its 400",
+    { status: { code: 400, body: "json", message: "no such option" } },
+    400,
+    "upstream_rejected",
+    /no such option/,
+  ],
+  [
+    "its context error",
+    { status: { code: 400, body: "json", message: "too long", errorCode: "context_length_exceeded" } },
+    400,
+    "context_length_exceeded",
+    /too long/,
+  ],
   ["a proxy's HTML 502", { status: { code: 502, body: "html" } }, 502, "upstream_failed", /502/],
-  ["a reset before the head", { fault: { kind: "reset-before-headers" } }, 502, "upstream_failed", /broke the connection/],
-  ["an in-band error before any content", { tokens: 2, fault: { kind: "error-in-band", afterTokens: 0, message: "overloaded" } }, 502, "upstream_failed", /overloaded/],
+  [
+    "a reset before the head",
+    { fault: { kind: "reset-before-headers" } },
+    502,
+    "upstream_failed",
+    /broke the connection/,
+  ],
+  [
+    "an in-band error before any content",
+    { tokens: 2, fault: { kind: "error-in-band", afterTokens: 0, message: "overloaded" } },
+    502,
+    "upstream_failed",
+    /overloaded/,
+  ],
 ];
 for (const [name, script, status, code, says] of refusals) {
   test(`${name} comes out before any 200 was promised`, async () => {
@@ -136,7 +170,11 @@ for (const [name, script, status, code, says] of refusals) {
 }
 
 test("an alias goes on to the next model when the first fails before its first word", async () => {
-  for (const script of [{ status: { code: 500, body: "json" } }, { fault: { kind: "reset-before-headers" } }, { tokens: 3, fault: { kind: "cut", afterTokens: 0, where: "between-frames", how: "clean" } }] satisfies Script[]) {
+  for (const script of [
+    { status: { code: 500, body: "json" } },
+    { fault: { kind: "reset-before-headers" } },
+    { tokens: 3, fault: { kind: "cut", afterTokens: 0, where: "between-frames", how: "clean" } },
+  ] satisfies Script[]) {
     host.playOnce(script);
     spare.playOnce({ tokens: ["from the spare"] });
     const reply = await call(daemon, "/v1/chat/completions", { body: ask("both", { stream: true }) });
@@ -166,13 +204,18 @@ test("a megabyte in one delta and four megabytes of prompt pass", async () => {
   const answer = await stream({ tokens: [big] });
   assert.equal(textOf(sse(answer.text).chunks).length, big.length);
   host.playOnce({ tokens: 1 });
-  const reply = await call(daemon, "/v1/chat/completions", { body: { model: "up/m", messages: [{ role: "user", content: "y".repeat(4_000_000) }] } });
+  const reply = await call(daemon, "/v1/chat/completions", {
+    body: { model: "up/m", messages: [{ role: "user", content: "y".repeat(4_000_000) }] },
+  });
   assert.equal(reply.status, 200);
   assert.ok((host.requests.at(-1)?.bodyText.length ?? 0) > 4_000_000);
 });
 
 test("a wrong field deep in a large body is named by the worker as well", async () => {
-  const messages = [{ role: "user", content: "y".repeat(600_000) }, { role: "user", content: 7 }];
+  const messages = [
+    { role: "user", content: "y".repeat(600_000) },
+    { role: "user", content: 7 },
+  ];
   const reply = await call(daemon, "/v1/chat/completions", { body: { model: "up/m", messages } });
   assert.deepEqual([reply.status, errorOf(reply).param], [400, "messages.1.content"]);
 });
@@ -181,7 +224,11 @@ test("the official client reads streams, plain answers, completions, embeddings,
   const client = new OpenAI({ baseURL: `${daemon.http}/v1`, apiKey: daemon.modelKey, maxRetries: 0 });
   host.playOnce({ tokens: ["a", "b"] });
   let text = "";
-  for await (const chunk of await client.chat.completions.create({ model: "up/m", stream: true, messages: [{ role: "user", content: "x" }] })) {
+  for await (const chunk of await client.chat.completions.create({
+    model: "up/m",
+    stream: true,
+    messages: [{ role: "user", content: "x" }],
+  })) {
     text += chunk.choices[0]?.delta.content ?? "";
   }
   assert.equal(text, "ab");
@@ -192,18 +239,38 @@ test("the official client reads streams, plain answers, completions, embeddings,
   assert.equal(embedding.data.length, 2);
   const models: string[] = [];
   for await (const model of client.models.list()) models.push(model.id);
-  assert.ok(models.includes("up/m") && models.includes("ghost/auto") && models.includes("both") && models.includes("embedded/tiny-code-fim"));
-  await assert.rejects(client.chat.completions.create({ model: "up/mm", messages: [{ role: "user", content: "x" }] }), (error) => error instanceof OpenAI.NotFoundError && error.code === "model_not_found" && /`up\/m`/.test(error.message));
+  assert.ok(
+    models.includes("up/m") &&
+      models.includes("ghost/auto") &&
+      models.includes("both") &&
+      models.includes("embedded/tiny-code-fim"),
+  );
+  await assert.rejects(
+    client.chat.completions.create({ model: "up/mm", messages: [{ role: "user", content: "x" }] }),
+    (error) =>
+      error instanceof OpenAI.NotFoundError && error.code === "model_not_found" && /`up\/m`/.test(error.message),
+  );
   const stranger = new OpenAI({ baseURL: `${daemon.http}/v1`, apiKey: "nope", maxRetries: 0 });
-  await assert.rejects(async () => stranger.models.list(), (error) => error instanceof OpenAI.AuthenticationError && error.code === "invalid_api_key");
+  await assert.rejects(
+    async () => stranger.models.list(),
+    (error) => error instanceof OpenAI.AuthenticationError && error.code === "invalid_api_key",
+  );
 });
 
 test("an error in the middle of a stream reaches the official client as an error", async () => {
   const client = new OpenAI({ baseURL: `${daemon.http}/v1`, apiKey: daemon.modelKey, maxRetries: 0 });
-  host.playOnce({ tokens: ["a", "b", "c"], fault: { kind: "cut", afterTokens: 2, where: "between-frames", how: "reset" } });
+  host.playOnce({
+    tokens: ["a", "b", "c"],
+    fault: { kind: "cut", afterTokens: 2, where: "between-frames", how: "reset" },
+  });
   let text = "";
   await assert.rejects(async () => {
-    for await (const chunk of await client.chat.completions.create({ model: "up/m", stream: true, messages: [{ role: "user", content: "x" }] })) text += chunk.choices[0]?.delta.content ?? "";
+    for await (const chunk of await client.chat.completions.create({
+      model: "up/m",
+      stream: true,
+      messages: [{ role: "user", content: "x" }],
+    }))
+      text += chunk.choices[0]?.delta.content ?? "";
   });
   assert.equal(text, "ab");
 });

@@ -43,12 +43,18 @@ for (const [name, rawBody, status, code] of bodies) {
 
 test("a wrong content type does not matter, a wrong length does", async () => {
   host.playOnce({ tokens: ["ok"] });
-  assert.equal((await call(daemon, "/v1/chat/completions", { body: ask("up/m"), headers: { "content-type": "text/plain" } })).status, 200);
+  assert.equal(
+    (await call(daemon, "/v1/chat/completions", { body: ask("up/m"), headers: { "content-type": "text/plain" } }))
+      .status,
+    200,
+  );
   const socket = connect(port(), "127.0.0.1");
   await once(socket, "connect");
   const chunks: Buffer[] = [];
   socket.on("data", (chunk: Buffer) => chunks.push(chunk)).on("error", () => {});
-  socket.end(`POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:${port()}\r\nauthorization: Bearer ${daemon.modelKey}\r\ncontent-length: 100\r\n\r\n{"model":`);
+  socket.end(
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:${port()}\r\nauthorization: Bearer ${daemon.modelKey}\r\ncontent-length: 100\r\n\r\n{"model":`,
+  );
   await once(socket, "close");
   assert.ok(!Buffer.concat(chunks).toString().startsWith("HTTP/1.1 200"));
   await works();
@@ -90,7 +96,10 @@ test("clients that vanish at any moment leave nothing behind", async () => {
   host.play({ tokens: 50, msPerToken: 5 });
   const attempts = Array.from({ length: 30 }, async (_, index) => {
     const controller = new AbortController();
-    const reply = call(daemon, "/v1/chat/completions", { body: ask("up/m", { stream: index % 3 !== 0 }), signal: controller.signal });
+    const reply = call(daemon, "/v1/chat/completions", {
+      body: ask("up/m", { stream: index % 3 !== 0 }),
+      signal: controller.signal,
+    });
     setTimeout(() => controller.abort(), index * 4);
     await reply.catch(() => {}); // The client's own abort.
   });
@@ -107,8 +116,10 @@ test("two faces that fail do not disturb a third", async () => {
   using first = await daemon.connect();
   using second = await daemon.connect();
   const signal = AbortSignal.timeout(10_000);
-  await assert.rejects(first.api.session.get({ sessionId: sessionIdSchema.parse("ses_00000000000000000000000000") }, signal), /session/);
+  await assert.rejects(
+    first.api.session.get({ sessionId: sessionIdSchema.parse("ses_00000000000000000000000000") }, signal),
+    /session/,
+  );
   first[Symbol.dispose]();
   assert.equal((await second.api.daemon.status({}, signal)).pid, daemon.pid);
 });
-

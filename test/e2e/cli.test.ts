@@ -11,15 +11,15 @@ import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 
 let host: OpenAiHost;
 let daemon: TestDaemon;
+const stack = new AsyncDisposableStack();
 before(async () => {
-  host = await startOpenAiHost({ models: ["talker"], script: { tokens: ["Hello", " from", " the", " fake."] } });
+  host = stack.use(
+    await startOpenAiHost({ models: ["talker"], script: { tokens: ["Hello", " from", " the", " fake."] } }),
+  );
   const config = `[providers.ollama]\ndiscover = false\n[providers.compatible.fake]\nbase_url = "${host.baseUrl}"\n`;
-  daemon = await startTestDaemon({ config });
+  daemon = stack.use(await startTestDaemon({ config }));
 });
-after(async () => {
-  await daemon[Symbol.asyncDispose]();
-  await host[Symbol.asyncDispose]();
-});
+after(() => stack.disposeAsync());
 
 const ghost = (args: readonly string[], stdin = "") => runGhost(args, { env: daemon.env, stdin });
 

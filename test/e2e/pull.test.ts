@@ -22,16 +22,13 @@ let host: DownloadHost;
 let lenient: TestDaemon;
 /** Asks, as it does by default. */
 let asking: TestDaemon;
+const stack = new AsyncDisposableStack();
 before(async () => {
-  host = await startDownloadHost(weights, '"v1"');
-  lenient = await startTestDaemon({ warden: '[capabilities]\nnet.http = "allow"\nfs.write = "allow"\n' });
-  asking = await startTestDaemon();
+  host = stack.use(await startDownloadHost(weights, '"v1"'));
+  lenient = stack.use(await startTestDaemon({ warden: '[capabilities]\nnet.http = "allow"\nfs.write = "allow"\n' }));
+  asking = stack.use(await startTestDaemon());
 });
-after(async () => {
-  await lenient[Symbol.asyncDispose]();
-  await asking[Symbol.asyncDispose]();
-  await host[Symbol.asyncDispose]();
-});
+after(() => stack.disposeAsync());
 
 const source = () => `${host.origin}/weights.gguf`;
 
@@ -80,35 +77,35 @@ test("a wrong checksum is an error, and nothing is registered", async () => {
   assert.ok(!(await runGhost(["models"], { env: lenient.env })).stdout.includes("embedded/wrong"));
 });
 
+test("a question shows who, why and what; `a` allows it, and the bar shows the progress", options, async () => {
+  host.script([{ kind: "stall", afterBytes: 5 * MIB }]);
+  await using terminal = await openPull("allowed");
+  const question = await terminal.waitFor(/\[a\]llow once \/ \[d\]eny/);
+  assert.match(question, /GhostWarden asks: .+\n +why: .+\n +· net\.http /);
+  const before = host.requests.length;
+  await terminal.press("Enter", "y", "Space", "x");
+  assert.equal((await openQuestions()).length, 1);
+  assert.equal(host.requests.length, before);
+  await terminal.press("a");
+  await terminal.waitFor(/allowed once[^]+\[█+░+\] +[1-9]\d? % +.+ MiB of 6\.7 MiB/);
+  await terminal.press("C-c");
+  assert.equal(await terminal.exitCode(), 130);
+});
+
 test(
-  "a question is answered by an explicit key only: other keys do nothing, `a` allows, and the bar shows the progress",
+  "other keys than `a` and `d` do nothing; `d` denies, nothing is fetched, and the command says why",
   options,
   async () => {
-    host.script([{ kind: "stall", afterBytes: 5 * MIB }]);
-    await using terminal = await openPull("allowed");
-    const question = await terminal.waitFor(/\[a\]llow once \/ \[d\]eny/);
-    assert.match(question, /GhostWarden asks: .+\n +why: .+\n +· net\.http /);
+    host.script([]);
     const before = host.requests.length;
-    await terminal.press("Enter", "y", "Space", "x");
-    assert.equal((await openQuestions()).length, 1);
+    await using terminal = await openPull("denied");
+    await terminal.waitFor(/\[a\]llow once \/ \[d\]eny/);
+    await terminal.press("Enter", "y", "Space", "x", "d");
+    assert.equal(await terminal.exitCode(), 1);
+    assert.match(await terminal.screen(), /denied\n[^]*ghost: /);
     assert.equal(host.requests.length, before);
-    await terminal.press("a");
-    await terminal.waitFor(/allowed once[^]+\[█+░+\] +[1-9]\d? % +.+ MiB of 6\.7 MiB/);
-    await terminal.press("C-c");
-    assert.equal(await terminal.exitCode(), 130);
   },
 );
-
-test("`d` denies: nothing is fetched, and the command fails with the rule's advice", options, async () => {
-  host.script([]);
-  const before = host.requests.length;
-  await using terminal = await openPull("denied");
-  await terminal.waitFor(/\[a\]llow once \/ \[d\]eny/);
-  await terminal.press("d");
-  assert.equal(await terminal.exitCode(), 1);
-  assert.match(await terminal.screen(), /denied\n[^]*ghost: /);
-  assert.equal(host.requests.length, before);
-});
 
 test("another face that answers first is shown, and the work goes on", options, async () => {
   host.script([]);

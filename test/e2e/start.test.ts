@@ -3,10 +3,16 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { missingTools } from "../../tools/system-tools.ts";
+import { openTerminal } from "../support/terminal.ts";
 import { type RunningGhost, runGhost, spawnProgram } from "../support/cli.ts";
 import { prepareFolder, startTestDaemon } from "../support/daemon.ts";
 import { testFolder } from "../support/folder.ts";
 
+const isMissing = missingTools("test", process.env["PATH"] ?? "").some(({ command }) => command === "tmux");
+const options = { skip: isMissing && "tmux is not installed" };
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const START = fileURLToPath(new URL("../../tools/start.ts", import.meta.url));
 const CONFIG = "[providers.ollama]\ndiscover = false\n";
 const READY = /stop the daemon {7}Ctrl-C\n/;
@@ -55,6 +61,23 @@ test('npm start -- "prompt" answers the prompt too', async () => {
   assert.match(stderr, /tokens in, \d+ out/);
 });
 
+test(
+  "under npm at a terminal of 80 columns, one Ctrl-C drains, however many processes pass it on",
+  options,
+  async () => {
+    using folder = testFolder();
+    const { env, dataDir } = prepareFolder(folder, { config: CONFIG });
+    const command = ["npm", "start", "--", "--port", "0"];
+    await using terminal = await openTerminal({ command, env, columns: 80, rows: 50, cwd: ROOT });
+    await terminal.waitFor(/Next\n[^]+stop the daemon +Ctrl-C/);
+    await terminal.press("C-c");
+    // The shell between npm and us may count its own Ctrl-C as its end (130); ours is said on the screen and in the log.
+    assert.ok([0, 130].includes(await terminal.exitCode()));
+    await terminal.waitFor(/Stopping[^]+The daemon has stopped\./);
+    assert.match(readFileSync(`${dataDir}/ghostd.log`, "utf8"), /daemon\.stopped/);
+  },
+);
+
 test("a daemon that runs already is used for the demonstration, and left running", async () => {
   await using daemon = await startTestDaemon();
   const { code, stdout } = await spawnStart(daemon.env).finished;
@@ -81,7 +104,7 @@ test("a daemon that cannot start is explained in its own words, and a wrong flag
   const { env } = prepareFolder(folder, { config: "[http\n" });
   const failed = await spawnStart(env).finished;
   assert.equal(failed.code, 1);
-  assert.match(failed.stderr, /ghost\.toml[^]+line 1/);
+  assert.match(failed.stderr, /did not start: .+ghost\.toml:1:6: not valid TOML[^]+Mend the file/);
   const misused = await spawnStart(env, "--nonsense").finished;
   assert.equal(misused.code, 2);
   assert.match(misused.stderr, /--nonsense[^]+npm start -- "prompt"/);

@@ -32,6 +32,9 @@ export interface TestDaemonOptions {
   readonly warden?: string;
   /** Use this folder, for example that of an earlier daemon, and leave it there; by default the daemon has one of its own. */
   readonly folder?: TestFolder;
+  /** Other folders than those in `folder`; the daemon has to make them. */
+  readonly dataDir?: string;
+  readonly runtimeDir?: string;
   /** More flags, after those of the helper, so that they win. */
   readonly args?: readonly string[];
   /** More environment. */
@@ -167,14 +170,17 @@ export function rootFlags(): readonly string[] {
 }
 
 /** The folders and the environment of a daemon, also for tests that start it in another way. */
-export function prepareFolder(folder: TestFolder, options: Pick<TestDaemonOptions, "config" | "warden">) {
+export function prepareFolder(
+  folder: TestFolder,
+  options: Pick<TestDaemonOptions, "config" | "warden" | "dataDir" | "runtimeDir">,
+) {
   const configDir = folder.join("config", "ghoststack");
-  const dataDir = folder.join("data", "ghoststack");
-  const runtimeDir = folder.join("run", "ghoststack");
+  const dataDir = options.dataDir ?? folder.join("data", "ghoststack");
+  const runtimeDir = options.runtimeDir ?? folder.join("run", "ghoststack");
   const configFile = folder.join("config", "ghoststack", "ghost.toml");
   const wardenFile = folder.join("config", "ghoststack", "warden.toml");
   mkdirSync(configDir, { recursive: true });
-  for (const dir of [dataDir, runtimeDir]) mkdirSync(dir, { recursive: true, mode: 0o700 });
+  for (const name of ["data", "run"]) mkdirSync(folder.join(name, "ghoststack"), { recursive: true, mode: 0o700 });
   if (options.config !== undefined || !existsSync(configFile)) {
     writeFileSync(configFile, options.config ?? "[providers.ollama]\ndiscover = false\n");
   }

@@ -77,7 +77,7 @@ export async function world(
     { capability: "fs.write", resource: { kind: "path", path: modelsFolder } },
   ]);
   const provider = createEmbeddedProvider({
-    config: { enabled: true, threads: 1, idle_unload_minutes: 30, max_queue: 8, ...config },
+    config: { enabled: true, threads: 1, idle_unload_minutes: 30, max_queue: 8, models: {}, ...config },
     builtinModelsFolder,
     modelsFolder,
     permits: { engine: permit, files: permit },
@@ -133,7 +133,6 @@ export const says = (role: Message["role"], text: string): Message => ({ role, p
 
 export interface Read {
   readonly text: string;
-  readonly pieces: number;
   readonly reason: string | undefined;
   readonly usage: Usage;
   readonly error: string | undefined;
@@ -148,7 +147,6 @@ export async function read(attempt: Attempt): Promise<Read> {
     events.find((event): event is Extract<StreamEvent, { kind: Kind }> => event.kind === kind);
   return {
     text: texts.join(""),
-    pieces: texts.length,
     reason: find("finish")?.reason,
     usage: find("usage")?.usage ?? {},
     error: find("error")?.error.code,

@@ -1,4 +1,4 @@
-/** Temporary folders of tests: short paths (a Unix socket's path has at most 107 bytes), gone after the test or with its process. */
+/** Temporary folders of tests: short paths (a Unix socket's path has at most 103 bytes), gone after the test or with its process. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -3,6 +3,7 @@
  * was recorded, as the daemon sends it only then. Lines: `b <answer> <question>`, `t <answer> <text>`, `e <answer>`.
  */
 import { writeSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   actorOf,
   ada,
@@ -32,12 +33,13 @@ const turnOfLoop = () => new Promise<void>((resolve) => setImmediate(resolve));
 const { transcript } = await openTranscriptAt(folder, { segmentBytes: 16 * 1024 });
 print("ready");
 
-async function converse(name: string): Promise<never> {
+/** One conversation after the other. The slow ones' answers live while many segments of the spool come and go. */
+async function converse(name: string, isSlow: boolean): Promise<never> {
   let turns: Turn[] = [];
   for (let count = 0; ; count += 1) {
     if (random(4) === 0) turns = turns.slice(0, random(3) * 2);
     const question = `${name}/${count}`;
-    turns.push(user(random(10) === 0 ? `${question} ${"L".repeat(300_000)}` : question));
+    turns.push(user(random(40) === 0 ? `${question} ${"L".repeat(300_000)}` : question));
     const answerId = newAnswerId();
     const recording = await transcript.begin({
       answerId,
@@ -54,7 +56,8 @@ async function converse(name: string): Promise<never> {
       recording.record(textFrame(text));
       print(`t ${answerId} ${text}`);
       answer += text;
-      if (random(3) === 0) await turnOfLoop();
+      if (isSlow) await sleep(4);
+      else if (random(3) === 0) await turnOfLoop();
     }
     recording.end({ state: "complete" });
     print(`e ${answerId}`);
@@ -64,4 +67,4 @@ async function converse(name: string): Promise<never> {
   }
 }
 
-await Promise.all(Array.from({ length: 6 }, (_, index) => converse(`${seedText}-${index}`)));
+await Promise.all(Array.from({ length: 6 }, (_, index) => converse(`${seedText}-${index}`, index < 2)));

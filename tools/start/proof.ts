@@ -16,6 +16,7 @@ const FILE = "server/base/text.ts";
 const BEFORE_CURSOR = "    for (let column = 1; column";
 const SHOWN_LINES = 5;
 const WIDTH = 78;
+const CODE_WIDTH = 72;
 
 export async function showProof(output: Output, api: GhostApi, signal: AbortSignal): Promise<void> {
   const text = await readFile(fileURLToPath(new URL(`../../${FILE}`, import.meta.url)), "utf8");
@@ -49,8 +50,13 @@ function showStart(
   output.line();
   const shown = before.slice(-SHOWN_LINES);
   const first = before.length - shown.length + 1;
-  const numbered = shown.map((line, index) => `${String(first + index).padStart(4)} │ ${line}`).join("\n");
+  const numbered = shown.map((line, index) => `${String(first + index).padStart(4)} │ ${shorten(line)}`).join("\n");
   process.stdout.write(output.paint("dim", numbered));
+}
+
+/** Keeps a line within the terminal. */
+function shorten(line: string): string {
+  return line.length > CODE_WIDTH ? `${line.slice(0, CODE_WIDTH - 1)}…` : line;
 }
 
 function showEnd(output: Output, end: Extract<CompletionUpdate, { kind: "finished" }>, total: string): void {

@@ -5,13 +5,14 @@ import { createServer, type Server } from "node:http";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { ClientId, UserId } from "../../../protocol/ids.ts";
 import { clientIdSchema } from "../../../protocol/ids.ts";
-import { BugError, OperationalError, systemCode, toGhostError, UserError } from "../../base/errors.ts";
+import { BugError, type GhostError, OperationalError, systemCode, toGhostError, UserError } from "../../base/errors.ts";
 import { suggestion } from "../../base/text.ts";
 import type { Log } from "../../platform/log.ts";
 import { type Actor, type StandingPermit, THIS_MACHINE } from "../../platform/permit.ts";
 import { type AccessControl, type Audience, createAccessControl, type Keys } from "./access.ts";
 import { httpError } from "./errors.ts";
 import { boundHalfOpen } from "./half-open.ts";
+import { OpenRequests } from "./open-requests.ts";
 
 declare module "fastify" {
   interface FastifyContextConfig {
@@ -30,8 +31,12 @@ export interface HttpFront extends AsyncDisposable {
   readonly port: number;
   /** Every route with the key it asks for. */
   readonly routes: readonly RouteRow[];
-  /** Stops taking requests; open ones may finish until `disposed`. */
+  /** Requests that are being worked for. */
+  open(): number;
+  /** Stops taking requests; open ones may finish until they are `cut`. */
   drain(): void;
+  /** Ends open requests with this error. */
+  cut(reason: GhostError): void;
 }
 
 interface HttpFrontOptions {
@@ -40,7 +45,7 @@ interface HttpFrontOptions {
   readonly keys: Keys;
   readonly maxBodyBytes: number;
   readonly log: Log;
-  readonly register: readonly ((app: FastifyInstance) => void)[];
+  readonly register: readonly ((app: FastifyInstance, open: OpenRequests) => void)[];
 }
 
 /** A head or a body that takes longer comes from a broken or hostile client; uploads of the largest body over loopback take well under a second. */
@@ -57,7 +62,8 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
   const access = createAccessControl({ keys: options.keys, port: () => port });
   const routes: RouteRow[] = [];
   const app = createApp(options, access, () => isDraining, routes);
-  for (const register of options.register) register(app);
+  const open = new OpenRequests();
+  for (const register of options.register) register(app, open);
   options.permit.spend({ capability: "net.http", resource: { kind: "listener", address: `${HOST}:${options.port}` }, host: THIS_MACHINE });
   try {
     await app.listen({ host: HOST, port: options.port });
@@ -74,10 +80,12 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
     url: `http://${HOST}:${port}`,
     port,
     routes,
+    open: () => open.size,
     drain() {
       isDraining = true;
       app.server.closeIdleConnections();
     },
+    cut: (reason) => open.cut(reason),
     async [Symbol.asyncDispose]() {
       app.server.closeAllConnections();
       await app.close();

@@ -1,5 +1,6 @@
 /** What the embedded engine answers. */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, test } from "node:test";
 import {
   CODE,
@@ -13,6 +14,7 @@ import {
   read,
   SOURCE,
   says,
+  until,
   world,
 } from "../../../test/support/embedded.ts";
 import type { CompletionRequest, Message } from "../stream.ts";
@@ -26,7 +28,7 @@ const complete = (prefix: string, overrides: Overrides<CompletionRequest> = {}) 
 
 test("greedy answers are the same each time, and counts are the tokens' own", async () => {
   const first = await complete(CODE);
-  assert.ok(first.text.length > 10 && first.pieces > 5, first.text);
+  assert.ok(first.text.length > 10, first.text);
   assert.equal(first.reason, "length");
   assert.equal(first.usage.completionTokens, 24);
   for (let run = 0; run < 2; run += 1) {
@@ -35,6 +37,17 @@ test("greedy answers are the same each time, and counts are the tokens' own", as
     assert.equal(again.usage.promptTokens, first.usage.promptTokens);
   }
   assert.equal(shared.provider.engineState().state, "ready");
+});
+
+test("an answer arrives while it is being written", async () => {
+  const { provider, model } = shared;
+  const attempt = await provider.complete(completion(CODE, { output: { maxTokens: 450 } }), model, never);
+  const lengths: number[] = [];
+  for await (const frame of attempt.frames) {
+    for (const event of frame.events()) if (event.kind === "text") lengths.push(event.text.length);
+  }
+  const total = lengths.reduce((sum, length) => sum + length, 0);
+  assert.ok((lengths[0] ?? total) < total / 2, lengths.join(" "));
 });
 
 test("sampling obeys its seed", async () => {
@@ -205,8 +218,9 @@ test("what the model cannot do is said", async () => {
 });
 
 test("parallel answers are each what they are alone, and none waits for another's end", async () => {
-  const prompts = [CODE, "class Stack {\n  private items = [];\n", "import { readFile } from ", "for (let i = 0; i < "];
-  const output = { maxTokens: 60 };
+  // Greedy, these repeat themselves for ever.
+  const prompts = [1, 2, 3, 4].map((n) => `${CODE}/* ${n} */ `);
+  const output = { maxTokens: 150 };
   const alone: string[] = [];
   for (const prompt of prompts) alone.push((await complete(prompt, { output })).text);
   const order: number[] = [];
@@ -230,18 +244,45 @@ test("parallel answers are each what they are alone, and none waits for another'
   for (const index of prompts.keys()) assert.ok(order.indexOf(index) < firstEnd, order.join(""));
 });
 
-test("a completion does not wait for chats, even when they fill their places", async () => {
+test("a completion does not wait for chats, even when they fill their places and every sequence remembers something", async () => {
   const { provider, model } = shared;
-  const chats = [1, 2, 3, 4, 5].map(async (n) => {
-    const text = await read(
-      await provider.chat(chat([says("user", `write ${n}`)], { output: { maxTokens: 300 } }), model, never),
-    );
-    finished.push("chat");
-    return text;
-  });
+  const starts = [1, 2, 3, 4].map((n) => `const x${n} = compute(${n});\nfunction f${n}(`);
+  await Promise.all(starts.map((start) => complete(start, { output: { maxTokens: 40 } })));
+  // Greedy, these repeat themselves for ever. Three of the five answer at once.
+  const begin = (n: number) =>
+    provider.complete(completion(`${CODE}/* ${n} */ `, { lane: "chat", output: { maxTokens: 400 } }), model, never);
   const finished: string[] = [];
-  await complete(CODE, { output: { maxTokens: 8 } });
-  finished.push("completion");
-  await Promise.all(chats);
-  assert.ok(finished.indexOf("completion") < 3, finished.join(" "));
+  let opened = 0;
+  const ended = [1, 2, 3, 4, 5].map(async (n) => {
+    const attempt = await begin(n);
+    opened += 1;
+    finished.push((await read(attempt)).reason ?? "broken");
+  });
+  await until(() => opened === 3);
+  await complete("let first = new Foo(", { output: { maxTokens: 8 } });
+  await complete("let second = new Foo(", { output: { maxTokens: 8 } });
+  assert.deepEqual(finished, []);
+  await Promise.all(ended);
+  assert.deepEqual(
+    finished,
+    Array.from({ length: 5 }, () => "length"),
+  );
+});
+
+test("weights that lie elsewhere answer under the name they were given, and never replace built-in ones", async () => {
+  const file = join(MODELS, "tiny-code-fim.gguf");
+  await using w = await world({ models: { mine: file, "tiny-code-fim": "/nowhere.gguf" } });
+  const models = await w.provider.models(never);
+  assert.deepEqual(
+    models.map(({ name, demonstration }) => [name, demonstration]),
+    [
+      ["tiny-code-fim", true],
+      ["mine", undefined],
+    ],
+  );
+  const mine = models[1];
+  assert.ok(mine !== undefined);
+  const own = await read(await w.provider.complete(completion(CODE), mine, never));
+  const builtin = await read(await w.provider.complete(completion(CODE), w.model, never));
+  assert.equal(own.text, builtin.text);
 });

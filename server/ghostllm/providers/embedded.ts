@@ -39,6 +39,8 @@ export interface EmbeddedConfig {
   readonly idle_unload_minutes: number;
   /** Requests that may wait, in each lane. */
   readonly max_queue: number;
+  /** Files that lie elsewhere, by the name of their model. */
+  readonly models: Readonly<Record<string, string>>;
 }
 
 export interface EmbeddedOptions {
@@ -286,8 +288,11 @@ class LocalProvider implements EmbeddedProvider {
       note: BUILTIN_NOTE,
     };
     const registered = await this.#registry.list();
+    const configured = Object.entries(this.#options.config.models).map(([name, path]) => ({ name, path, note: undefined }));
+    const taken = new Set([BUILTIN_NAME, ...registered.map(({ name }) => name)]);
     return [
       builtin,
+      ...configured.filter(({ name }) => !taken.has(name)),
       ...registered.map((entry) => ({ name: entry.name, path: this.#registry.path(entry), note: undefined })),
     ];
   }
@@ -334,6 +339,7 @@ class LocalProvider implements EmbeddedProvider {
         ...base,
         capabilities,
         note: `unusable: ${message}`,
+        unusable: true,
         ...(model.note === undefined ? {} : { demonstration: true }),
       };
     }

@@ -86,6 +86,16 @@ const cases: readonly {
     plan: [coder.ref, demo.ref],
   },
   {
+    name: "what cannot be used is left out",
+    facts: { models: [model("embedded/broken", { unusable: true }), demo] },
+    plan: [demo.ref],
+  },
+  {
+    name: "what cannot be used is tried when it is named",
+    facts: { target: "embedded/broken", models: [model("embedded/broken", { unusable: true }), demo] },
+    plan: ["embedded/broken"],
+  },
+  {
     name: "a denied cloud is left out",
     facts: { cloudDenied: () => "llm.cloud is denied" },
     plan: [coder.ref, coderAgain.ref, demo.ref],

@@ -130,6 +130,8 @@ function judge(facts: RouteFacts, selection: Selection, model: ModelInfo, positi
 
 function rejection(facts: RouteFacts, selection: Selection, model: ModelInfo): string | undefined {
   const { needs, task } = facts;
+  // Asked for by name, it gets the chance to say what is wrong with it.
+  if (model.unusable === true && selection.kind !== "explicit") return "cannot be used";
   if (!NEEDED[task](model))
     return `cannot do ${task === "completion" ? "completions" : task === "chat" ? "chat" : "embeddings"}`;
   if (needs.fim && !model.capabilities.fim) return "cannot fill in before a suffix";

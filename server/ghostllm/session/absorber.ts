@@ -41,7 +41,6 @@ const EAGER_HELD_BYTES = 4 * 1024 * 1024;
 const RETRY_MS = 1_000;
 /** A batch of one that failed this often will not succeed: it is our fault, and what follows must not wait for it. */
 const MAX_ATTEMPTS = 3;
-const RELEASE_PERIOD_MS = 250;
 
 /** A request that is to be attached. */
 export interface Request {
@@ -104,7 +103,6 @@ export class Absorber {
   #drains: { readonly mine: (answer: Tracked) => boolean; resolve(): void; reject(error: unknown): void }[] = [];
   #jobs: (() => Promise<void>)[] = [];
   #storedAtMs: number;
-  #releasedAtMs = 0;
   #retryAtMs = 0;
   #wake: (() => void) | undefined;
   #stopped = false;
@@ -454,10 +452,7 @@ export class Absorber {
 
   /** (3) */
   #release(): void {
-    const { clock, spool } = this.#options;
-    const now = clock.monotonic();
-    if (now - this.#releasedAtMs < RELEASE_PERIOD_MS && this.#dirty.size > 0) return;
-    this.#releasedAtMs = now;
+    const { spool } = this.#options;
     let needed = this.#queue[0]?.position ?? spool.next;
     for (const { unstoredFrom } of this.#dirty) needed = Math.min(needed, unstoredFrom ?? needed);
     spool.release(needed);

@@ -206,20 +206,7 @@ const OPEN_ANSWERS = `SELECT a.id, a.user_id, a.client, a.task, a.target, a.sess
 
 export function createContextBuffer(database: Database): ContextBuffer {
   return {
-    async find(wanted) {
-      if (wanted.length === 0) return [];
-      const values = JSON.stringify(wanted.map(({ userId, prefixHash, sessionId }) => [userId, prefixHash, sessionId]));
-      const rows = await database.read(foundRow, FIND, [values]);
-      return rows.map((row) => ({
-        userId: row.user_id,
-        id: row.id,
-        sessionId: row.session_id,
-        prefixHash: row.prefix_hash,
-        createdAtMs: row.created_at,
-        threadId: row.thread_id,
-        epoch: row.epoch ?? 0,
-      }));
-    },
+    find: (wanted) => findEntries(database, wanted),
     async owners(sessions) {
       if (sessions.length === 0) return new Map();
       const row = z.object({ id: sessionIdSchema, user_id: userIdSchema });
@@ -234,19 +221,7 @@ export function createContextBuffer(database: Database): ContextBuffer {
       const sql = "SELECT id FROM answers WHERE id IN (SELECT value FROM json_each(?))";
       return new Set((await database.read(row, sql, [JSON.stringify(answers)])).map(({ id }) => id));
     },
-    async chunks(answers) {
-      const found = new Map<AnswerId, Delta[]>();
-      if (answers.length === 0) return found;
-      const row = z.object({ answer_id: answerIdSchema, body: z.string() });
-      const sql =
-        "SELECT answer_id, body FROM answer_chunks WHERE answer_id IN (SELECT value FROM json_each(?)) ORDER BY answer_id, sequence";
-      for (const { answer_id, body } of await database.read(row, sql, [JSON.stringify(answers)])) {
-        const chunks = found.get(answer_id) ?? [];
-        chunks.push(deltaSchema.parse(JSON.parse(body)));
-        found.set(answer_id, chunks);
-      }
-      return found;
-    },
+    chunks: (answers) => readChunks(database, answers),
     async openAnswers() {
       return (await database.read(openRow, OPEN_ANSWERS, [])).map(openAnswer);
     },
@@ -288,6 +263,38 @@ export function createContextBuffer(database: Database): ContextBuffer {
         },
       ]),
   };
+}
+
+async function findEntries(database: Database, wanted: readonly WantedPrefix[]): Promise<readonly FoundEntry[]> {
+  if (wanted.length === 0) return [];
+  const values = JSON.stringify(wanted.map(({ userId, prefixHash, sessionId }) => [userId, prefixHash, sessionId]));
+  const rows = await database.read(foundRow, FIND, [values]);
+  return rows.map((row) => ({
+    userId: row.user_id,
+    id: row.id,
+    sessionId: row.session_id,
+    prefixHash: row.prefix_hash,
+    createdAtMs: row.created_at,
+    threadId: row.thread_id,
+    epoch: row.epoch ?? 0,
+  }));
+}
+
+async function readChunks(
+  database: Database,
+  answers: readonly AnswerId[],
+): Promise<ReadonlyMap<AnswerId, readonly Delta[]>> {
+  const found = new Map<AnswerId, Delta[]>();
+  if (answers.length === 0) return found;
+  const row = z.object({ answer_id: answerIdSchema, body: z.string() });
+  const sql =
+    "SELECT answer_id, body FROM answer_chunks WHERE answer_id IN (SELECT value FROM json_each(?)) ORDER BY answer_id, sequence";
+  for (const { answer_id, body } of await database.read(row, sql, [JSON.stringify(answers)])) {
+    const chunks = found.get(answer_id) ?? [];
+    chunks.push(deltaSchema.parse(JSON.parse(body)));
+    found.set(answer_id, chunks);
+  }
+  return found;
 }
 
 const columns = (from: number, to: number) =>

@@ -29,7 +29,7 @@ import {
 } from "../../../protocol/session.ts";
 import type { Usage, usageSummaryResult } from "../../../protocol/usage.ts";
 import { UserError } from "../../base/errors.ts";
-import type { Database } from "../../platform/database.ts";
+import type { Database, SqlValue } from "../../platform/database.ts";
 import type { Message } from "../stream.ts";
 import { deltaParts, deltaSchema, joinDeltas } from "./answer-delta.ts";
 import { isEmptyAnswer } from "./thread-tree.ts";
@@ -114,15 +114,20 @@ const SUMMARY = `SELECT s.id, s.title, s.client, s.created_at, s.updated_at,
   FROM sessions s WHERE s.user_id = ?`;
 const THREADS = `SELECT id, head, updated_at FROM threads WHERE session_id = ? AND user_id = ?
   ORDER BY updated_at DESC, id DESC LIMIT ${MAX_THREADS}`;
+const THREAD = "SELECT id, head, updated_at FROM threads WHERE id = ? AND session_id = ? AND user_id = ?";
 /** From the head up to the root. */
 const PATH = `WITH RECURSIVE path (id, parent, depth) AS (
     SELECT id, parent, 0 FROM entries WHERE id = ? AND session_id = ? AND user_id = ?
     UNION ALL SELECT e.id, e.parent, path.depth + 1 FROM path JOIN entries e ON e.id = path.parent)
   SELECT id FROM path ORDER BY depth DESC`;
-const ENTRY = `SELECT e.id, e.parent, e.role, e.body, e.revision, e.created_at, a.id AS answer_id, a.model, a.state, a.reason,
+const ENTRY_COLUMNS = `e.id, e.parent, e.role, e.body, e.revision, e.created_at, a.id AS answer_id, a.model, a.state, a.reason,
     a.prompt_tokens, a.completion_tokens, a.cached_tokens, a.reasoning_tokens, a.error,
-    (SELECT json_group_array(json(body)) FROM (SELECT body FROM answer_chunks c WHERE c.answer_id = a.id ORDER BY sequence)) AS chunks
-  FROM entries e LEFT JOIN answers a ON a.id = e.answer_id`;
+    (SELECT json_group_array(json(body)) FROM (SELECT body FROM answer_chunks c WHERE c.answer_id = a.id ORDER BY sequence)) AS chunks`;
+/** The cross join keeps SQLite from walking all of the user's entries. */
+const ENTRIES_BY_ID = `SELECT ${ENTRY_COLUMNS} FROM json_each(?) AS w CROSS JOIN entries e ON e.id = w.value AND e.user_id = ?
+  LEFT JOIN answers a ON a.id = e.answer_id ORDER BY w.key`;
+const CHANGES = `SELECT ${ENTRY_COLUMNS} FROM entries e LEFT JOIN answers a ON a.id = e.answer_id
+  WHERE e.session_id = ? AND e.user_id = ? AND e.revision > ? ORDER BY e.revision LIMIT ${PAGE}`;
 const USAGE = `SELECT model, count(*) AS answers, sum(state = 'interrupted') AS interrupted,
     coalesce(sum(prompt_tokens), 0) AS prompt_tokens, coalesce(sum(completion_tokens), 0) AS completion_tokens,
     sum(prompt_tokens IS NULL AND completion_tokens IS NULL) AS without_usage
@@ -135,24 +140,12 @@ export function createSessionReader(database: Database): SessionReader {
     return summaryOf(row);
   };
 
-  const threadsOf = async (userId: UserId, sessionId: SessionId, wanted: ThreadId | undefined) => {
-    const threads = await database.read(threadRow, THREADS, [sessionId, userId]);
-    let thread = wanted === undefined ? threads[0] : threads.find(({ id }) => id === wanted);
-    if (thread === undefined && wanted !== undefined) {
-      const sql = "SELECT id, head, updated_at FROM threads WHERE id = ? AND session_id = ? AND user_id = ?";
-      [thread] = await database.read(threadRow, sql, [wanted, sessionId, userId]);
-    }
-    if (thread === undefined) throw notFound(sessionId, wanted);
-    return { threads, thread };
-  };
-
   const pathTo = async (userId: UserId, sessionId: SessionId, head: EntryId): Promise<readonly EntryRow[]> => {
     const path = await database.read(pathRow, PATH, [head, sessionId, userId]);
     const rows: EntryRow[] = [];
     for (let from = 0; from < path.length; from += PAGE) {
       const ids = path.slice(from, from + PAGE).map(({ id }) => id);
-      const sql = `${ENTRY} JOIN json_each(?) AS w ON w.value = e.id WHERE e.user_id = ? ORDER BY w.key`;
-      rows.push(...(await database.read(entryRow, sql, [JSON.stringify(ids), userId])));
+      rows.push(...(await database.read(entryRow, ENTRIES_BY_ID, [JSON.stringify(ids), userId])));
     }
     return rows;
   };
@@ -164,7 +157,7 @@ export function createSessionReader(database: Database): SessionReader {
     },
     async get(userId, sessionId, threadId) {
       const session = await summary(userId, sessionId);
-      const { threads, thread } = await threadsOf(userId, sessionId, threadId);
+      const { threads, thread } = await findThread(database, userId, sessionId, threadId);
       const entries = (await pathTo(userId, sessionId, thread.head)).map(entryOf);
       return {
         session,
@@ -174,37 +167,50 @@ export function createSessionReader(database: Database): SessionReader {
       };
     },
     async history(userId, sessionId, threadId) {
-      const { thread } = await threadsOf(userId, sessionId, threadId);
+      const { thread } = await findThread(database, userId, sessionId, threadId);
       const rows = await pathTo(userId, sessionId, thread.head);
       const messages = rows.map(messageOf).filter((message) => !isEmptyAnswer(message));
       return { threadId: thread.id, messages, isStreaming: rows.at(-1)?.state === "streaming" };
     },
-    async exists(userId, sessionId) {
-      const sql = "SELECT count(*) AS count FROM sessions WHERE id = ? AND user_id = ?";
-      return (await database.read(countRow, sql, [sessionId, userId]))[0]?.count === 1;
-    },
-    async countEntries(userId, sessionId) {
-      const sql = "SELECT count(*) AS count FROM entries WHERE session_id = ? AND user_id = ?";
-      return (await database.read(countRow, sql, [sessionId, userId]))[0]?.count ?? 0;
-    },
+    exists: async (userId, sessionId) => (await count(database, SESSION_COUNT, [sessionId, userId])) === 1,
+    countEntries: (userId, sessionId) => count(database, ENTRY_COUNT, [sessionId, userId]),
     async changes(userId, sessionId, afterRevision) {
-      const sql = `${ENTRY} WHERE e.session_id = ? AND e.user_id = ? AND e.revision > ? ORDER BY e.revision LIMIT ${PAGE}`;
-      const rows = await database.read(entryRow, sql, [sessionId, userId, afterRevision]);
+      const rows = await database.read(entryRow, CHANGES, [sessionId, userId, afterRevision]);
       return rows.map((row) => ({ revision: row.revision, entry: entryOf(row) }));
     },
-    async usage(userId, sinceMs) {
-      const rows = await database.read(usageRow, USAGE, [userId, sinceMs]);
-      return {
-        models: rows.map((row) => ({
-          model: row.model,
-          answers: row.answers,
-          interrupted: row.interrupted,
-          promptTokens: row.prompt_tokens,
-          completionTokens: row.completion_tokens,
-          answersWithoutUsage: row.without_usage,
-        })),
-      };
-    },
+    usage: (userId, sinceMs) => readUsage(database, userId, sinceMs),
+  };
+}
+
+/** The session's threads, and of them the one asked for, else the one changed last. */
+async function findThread(database: Database, userId: UserId, sessionId: SessionId, wanted: ThreadId | undefined) {
+  const threads = await database.read(threadRow, THREADS, [sessionId, userId]);
+  let thread = wanted === undefined ? threads[0] : threads.find(({ id }) => id === wanted);
+  if (thread === undefined && wanted !== undefined) {
+    [thread] = await database.read(threadRow, THREAD, [wanted, sessionId, userId]);
+  }
+  if (thread === undefined) throw notFound(sessionId, wanted);
+  return { threads, thread };
+}
+
+const SESSION_COUNT = "SELECT count(*) AS count FROM sessions WHERE id = ? AND user_id = ?";
+const ENTRY_COUNT = "SELECT count(*) AS count FROM entries WHERE session_id = ? AND user_id = ?";
+
+async function count(database: Database, sql: string, values: readonly SqlValue[]): Promise<number> {
+  return (await database.read(countRow, sql, values))[0]?.count ?? 0;
+}
+
+async function readUsage(database: Database, userId: UserId, sinceMs: number): Promise<UsageSummary> {
+  const rows = await database.read(usageRow, USAGE, [userId, sinceMs]);
+  return {
+    models: rows.map((row) => ({
+      model: row.model,
+      answers: row.answers,
+      interrupted: row.interrupted,
+      promptTokens: row.prompt_tokens,
+      completionTokens: row.completion_tokens,
+      answersWithoutUsage: row.without_usage,
+    })),
   };
 }
 

@@ -143,10 +143,9 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 export function titleOf(messages: readonly Message[]): string {
   const first = messages.find((message) => message.role === "user");
   const text = first?.parts.flatMap((part) => (part.kind === "text" ? [part.text] : [])).join(" ") ?? "";
-  // oxlint-disable-next-line no-control-regex -- control characters are what must go.
   const line = text
     .slice(0, 4 * MAX_TITLE)
-    .replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, " ")
+    .replace(/[\s\p{Cc}]+/gu, " ")
     .trim();
   const characters = Array.from(line);
   return characters.length <= MAX_TITLE ? line : `${characters.slice(0, MAX_TITLE - 1).join("")}…`;

@@ -7,12 +7,13 @@
  */
 import type { AnswerId } from "../../../protocol/ids.ts";
 import { assert } from "../../base/assert.ts";
-import type { SpoolRecord } from "../../platform/spool.ts";
-import type { Dialect, Message } from "../stream.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Log } from "../../platform/log.ts";
+import type { Spool, SpoolRecord } from "../../platform/spool.ts";
+import type { Dialect, Message, StreamEvent } from "../stream.ts";
 import { type Absorber, type Change, type Request, type Tracked, tracked, trackedFromBegin } from "./absorber.ts";
 import type { ContextBuffer, OpenAnswerRow } from "./context-buffer.ts";
 import { ROOT_HASH } from "./thread-tree.ts";
-import type { TranscriptOptions } from "./transcript.ts";
 import {
   type Begin,
   isDialect,
@@ -32,17 +33,25 @@ export type RequestSource =
   | { readonly kind: "messages"; readonly messages: readonly Message[] }
   | { readonly kind: "spooled"; readonly body: Buffer };
 
-type ReplayOptions = TranscriptOptions & { readonly buffer: ContextBuffer };
+export interface ReplayOptions {
+  readonly spool: Spool;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** What a frame of a dialect says. */
+  readonly decodeFrame: (dialect: Dialect, bytes: Buffer) => readonly StreamEvent[];
+  /** The messages of a client's body. */
+  readonly decodeRequest: (dialect: Dialect, body: Buffer) => Promise<readonly Message[]>;
+}
 
 /** @throws what the database throws; nothing is released then, and the next start tries again. */
-export async function replayInto(absorber: Absorber, options: ReplayOptions): Promise<void> {
-  const { spool, log, clock, buffer } = options;
+export async function replayInto(absorber: Absorber, buffer: ContextBuffer, options: ReplayOptions): Promise<void> {
+  const { spool, log, clock } = options;
   for (const open of await buffer.openAnswers()) absorber.track(trackedFrom(open));
   const counts = { records: 0, skipped: 0, unreadable: 0 };
-  let batch: { readonly position: number; readonly record: TranscriptRecord }[] = [];
+  let batch: Replayed[] = [];
   let sizeBytes = 0;
   const flush = async () => {
-    counts.skipped += await absorbBatch(absorber, batch, options);
+    counts.skipped += await absorbBatch(absorber, batch, await knownOf(buffer, batch), options);
     batch = [];
     sizeBytes = 0;
   };
@@ -70,14 +79,23 @@ export async function replayInto(absorber: Absorber, options: ReplayOptions): Pr
   if (counts.records > 0 || interrupted > 0) log.info({ event: "transcript.replayed", ...counts, interrupted });
 }
 
+interface Replayed {
+  readonly position: number;
+  readonly record: TranscriptRecord;
+}
+
+/** Answers that begin in this batch, and have been stored before. */
+function knownOf(buffer: ContextBuffer, batch: readonly Replayed[]): Promise<ReadonlySet<AnswerId>> {
+  return buffer.known(batch.flatMap(({ record }) => (record.kind === "begin" ? [record.answerId] : [])));
+}
+
 /** How many records were skipped (2). */
 async function absorbBatch(
   absorber: Absorber,
-  batch: readonly { readonly position: number; readonly record: TranscriptRecord }[],
+  batch: readonly Replayed[],
+  known: ReadonlySet<AnswerId>,
   options: ReplayOptions,
 ): Promise<number> {
-  const begun = batch.flatMap(({ record }) => (record.kind === "begin" ? [record.answerId] : []));
-  const known: ReadonlySet<AnswerId> = await options.buffer.known(begun);
   let skipped = 0;
   for (const { position, record } of batch) {
     if (record.kind === "begin" && !known.has(record.answerId)) {
@@ -123,7 +141,7 @@ function spooledRequest(
 }
 
 /** The request of a `begin`, as the absorber takes it. */
-export function requestFrom(begin: Begin, source: RequestSource, options: TranscriptOptions): Request {
+export function requestFrom(begin: Begin, source: RequestSource, options: ReplayOptions): Request {
   const { request } = begin;
   assert(request.kind !== "completion", "a completion has no messages");
   const { large } = request;

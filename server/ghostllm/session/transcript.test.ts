@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import fc from "fast-check";
@@ -382,6 +382,38 @@ test("when SQLite is full, nothing is lost: it is stored as soon as there is roo
   await database.write([{ sql: "PRAGMA max_page_count = 1000000", values: [] }]);
   const { sessionId } = await settled;
   assert.equal((await view(transcript, sessionId)).entries.at(-1)?.text.length, 300_000);
+});
+
+test("what is not stored yet stays in the spool, however many segments that takes, and is deleted afterwards", async (context) => {
+  const { transcript, database, folder } = await setUp(context, { segmentBytes: 1_000 });
+  await database.write([{ sql: "PRAGMA max_page_count = 40", values: [] }]);
+  const recording = await begin(transcript, U1);
+  for (let piece = 0; piece < 300; piece += 1) recording.record(textFrame("w".repeat(1_000)));
+  recording.end({ state: "complete" });
+  await transcript.list(ada, { limit: 9 });
+  const killed = await makeFolder();
+  context.after(() => removeFolder(killed));
+  await cp(join(folder, "spool"), join(killed, "spool"), { recursive: true });
+  await using again = await openTranscriptAt(killed);
+  const { sessions } = await again.transcript.list(ada, { limit: 9 });
+  assert.equal((await view(again.transcript, sessions[0]?.id ?? null)).entries.at(-1)?.text.length, 300_000);
+  await database.write([{ sql: "PRAGMA max_page_count = 1000000", values: [] }]);
+  await transcript.settled(recording.answerId);
+  while ((await readdir(join(folder, "spool"))).length > 1) await transcript.list(ada, { limit: 1 });
+});
+
+test("two requests that go on from one answer at once: one continues, the other forks", async (context) => {
+  const { transcript, log } = await setUp(context);
+  const first = await ask(transcript, U1, ["a1"]);
+  const both = await Promise.all(
+    ["x", "y"].map((text) => ask(transcript, [...U1, assistant("a1"), user(text)], [`re ${text}`])),
+  );
+  assert.deepEqual(
+    both.map(({ sessionId }) => sessionId),
+    [first.sessionId, first.sessionId],
+  );
+  assert.equal(both.filter(({ threadId }) => threadId === first.threadId).length, 1);
+  assert.deepEqual(log.lines, []);
 });
 
 test("only the latest thousand completions keep their text", async (context) => {

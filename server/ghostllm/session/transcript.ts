@@ -15,13 +15,11 @@ import {
 } from "../../../protocol/ids.ts";
 import type { RouteDecision } from "../../../protocol/route.ts";
 import type { SessionWatchUpdate } from "../../../protocol/session.ts";
-import type { Clock, Ids } from "../../base/clock.ts";
+import type { Ids } from "../../base/clock.ts";
 import { BugError, OperationalError } from "../../base/errors.ts";
 import type { Database } from "../../platform/database.ts";
-import type { Log } from "../../platform/log.ts";
 import type { Actor } from "../../platform/permit.ts";
-import type { Spool } from "../../platform/spool.ts";
-import type { Dialect, Frame, Message, StreamEvent } from "../stream.ts";
+import type { Dialect, Frame, Message } from "../stream.ts";
 import { Absorber, type Change, type Tracked, trackedFromBegin } from "./absorber.ts";
 import { type ContextBuffer, createContextBuffer, type Placement } from "./context-buffer.ts";
 import {
@@ -43,7 +41,7 @@ import {
   openedPart,
   recordHeader,
 } from "./transcript-record.ts";
-import { replayInto, type RequestSource, requestFrom } from "./transcript-replay.ts";
+import { type ReplayOptions, type RequestSource, replayInto, requestFrom } from "./transcript-replay.ts";
 
 export { transcriptMigrations } from "./schema.ts";
 
@@ -119,17 +117,10 @@ export interface Transcript extends AsyncDisposable {
   readonly openAnswers: number;
 }
 
-export interface TranscriptOptions {
+export interface TranscriptOptions extends ReplayOptions {
   /** With `transcriptMigrations` applied. It and the spool are not closed by the transcript. */
   readonly database: Database;
-  readonly spool: Spool;
-  readonly clock: Clock;
   readonly ids: Ids;
-  readonly log: Log;
-  /** What a frame of a dialect says. */
-  readonly decodeFrame: (dialect: Dialect, bytes: Buffer) => readonly StreamEvent[];
-  /** The messages of a client's body. */
-  readonly decodeRequest: (dialect: Dialect, body: Buffer) => Promise<readonly Message[]>;
 }
 
 /** A larger body takes longer to write than the main thread may be held. */
@@ -155,7 +146,7 @@ export async function openTranscript(options: TranscriptOptions): Promise<Transc
     },
   });
   try {
-    await replayInto(absorber, { ...options, buffer });
+    await replayInto(absorber, buffer, options);
     await buffer.pruneCompletions(KEPT_COMPLETIONS);
   } catch (error) {
     await absorber.stop();

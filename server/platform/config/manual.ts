@@ -100,7 +100,7 @@ const FILES = `## Files and folders
 | socket \`ghostd-<protocol version>.sock\` | \`$XDG_RUNTIME_DIR/ghoststack/\` (else \`/tmp/ghoststack-<uid>/\`) | \`--runtime-dir DIR\` |
 
 Variables of XDG that are empty or not absolute count as unset. Data and runtime folder belong to you alone (mode 0700). The path of the socket may have
-107 bytes; with a longer one the daemon asks for a shorter \`--runtime-dir\`.
+103 bytes; with a longer one the daemon asks for a shorter \`--runtime-dir\`.
 `;
 
 const WARDEN_FILE = `## \`warden.toml\`
@@ -122,6 +122,6 @@ net.http = "allow"
 \`\`\`
 
 \`[scopes]\` is checked, but this version does not tell scopes apart, and takes the safe side: a scope that is stricter than \`[capabilities]\` holds
-everywhere, one that is looser is not used. Either way the daemon says so when it starts. A change that breaks the file is reported, and the last good
-rules stay in force.
+everywhere, one that is looser is not used. Either way the daemon says so when it starts. The file is read at the start and on SIGHUP; a change that
+breaks it is reported then, and the last good rules stay in force.
 `;

@@ -24,8 +24,8 @@ export interface GhostPaths {
   readonly socket: string;
 }
 
-/** `sun_path` of Linux' sockaddr_un has 108 bytes, the last of which is the closing zero (unix(7)). */
-const MAX_SOCKET_PATH_BYTES = 107;
+/** `sun_path` has 104 bytes on macOS and the BSDs and 108 on Linux (unix(7)), the last of which is the closing zero: what fits everywhere. */
+const MAX_SOCKET_PATH_BYTES = 103;
 
 /**
  * @param protocolMajor part of the socket's name, so that clients of an older protocol do not meet a newer daemon.

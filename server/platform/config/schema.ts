@@ -26,6 +26,8 @@ const section = <Shape extends z.core.$ZodShape>(description: string, shape: Sha
 const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
 const named = <Value extends z.ZodType>(value: Value) => z.record(name, value);
 
+const isNormalPath = (path: string) => path.startsWith("/") && !/\/(\.{0,2})(\/|$)/.test(path);
+
 /** An address without user, query or fragment: those would carry secrets (1) or be lost when paths are appended. */
 const httpUrl = z.string().refine((text) => {
   const url = URL.parse(text);
@@ -89,7 +91,7 @@ const embeddedSection = section(
           description: "The context window of each model; its memory grows with it.",
           unit: "tokens",
           example: "8192",
-          otherwise: "the model's own",
+          otherwise: "the model's own, at most 8192",
         }),
       ),
     idle_unload_minutes: z
@@ -113,6 +115,22 @@ const embeddedSection = section(
         about({
           description: "Requests that may wait for the engine; the next one gets `engine_busy`.",
           example: "64",
+        }),
+      ),
+    models: z
+      .record(
+        name,
+        z
+          .string()
+          .max(4096)
+          .refine((path) => isNormalPath(path)),
+      )
+      .default({})
+      .meta(
+        about({
+          description: "Weights of your own that lie elsewhere, by name: GGUF files. `ghost models pull` needs no entry.",
+          example: '{ "qwen-coder" = "/data/models/qwen2.5-coder-7b-q4.gguf" }',
+          expects: "an absolute path without `.`, `..` or `//`",
         }),
       ),
   },

@@ -16,13 +16,15 @@ import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
 import type { CompletionRequest, ModelRequest, StreamEvent } from "../../../ghostllm/stream.ts";
 import type { Log } from "../../../platform/log.ts";
 import type { Actor } from "../../../platform/permit.ts";
-import { errorBody } from "../errors.ts";
+import { errorBody, httpError } from "../errors.ts";
 import { actorOf } from "../http-server.ts";
+import type { OpenRequests } from "../open-requests.ts";
 import type { BodyReader } from "../body-reader.ts";
 import { createStreamWriter, type OpenAiFormat, renderWhole, toOpenAiUsage } from "./openai-writer.ts";
 import { parseCompletion, parseEmbedding, type RequestFacts } from "./openai-request.ts";
 
 interface OpenAiOptions {
+  readonly open: OpenRequests;
   readonly brain: Brain;
   readonly bodies: BodyReader;
   readonly userId: UserId;
@@ -53,7 +55,7 @@ async function listModels(options: OpenAiOptions, request: FastifyRequest): Prom
 
 async function chat(options: OpenAiOptions, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const body = bodyOf(request);
-  const signal = responseGone(reply.raw);
+  const signal = options.open.track(reply.raw);
   const { facts, messages } = await options.bodies.readChat(body, signal);
   const modelRequest: ModelRequest = {
     task: "chat",
@@ -70,7 +72,7 @@ async function chat(options: OpenAiOptions, request: FastifyRequest, reply: Fast
 
 async function complete(options: OpenAiOptions, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const body = bodyOf(request);
-  const signal = responseGone(reply.raw);
+  const signal = options.open.track(reply.raw);
   const facts = parseCompletion(body);
   const base = common("openai-completion", facts, body, actorOf(request, options.userId));
   const modelRequest: CompletionRequest = {
@@ -108,7 +110,7 @@ async function answer(options: OpenAiOptions, format: OpenAiFormat, request: Mod
     if (facts.stream) await writeStream(options, format, opened, facts, raw, signal);
     else await writeWhole(options, format, opened, facts, raw);
   } catch (thrown) {
-    const error = toGhostError(thrown);
+    const error = toGhostError(signal.aborted ? signal.reason : thrown);
     if (error.family === "bug") options.log.error({ event: "answer.failed", answer: opened.id, error });
     breakOff(raw, error);
   }
@@ -150,8 +152,8 @@ async function writeWhole(options: OpenAiOptions, format: OpenAiFormat, opened: 
 function breakOff(raw: ServerResponse, error: GhostError): void {
   if (raw.destroyed) return;
   if (!raw.headersSent) {
-    const body = errorBody(error);
-    raw.writeHead(502, { "content-type": "application/json" });
+    const { status, headers, body } = httpError(error);
+    raw.writeHead(status, headers);
     raw.end(body);
     return;
   }
@@ -160,7 +162,7 @@ function breakOff(raw: ServerResponse, error: GhostError): void {
 
 async function embed(options: OpenAiOptions, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const body = bodyOf(request);
-  const signal = responseGone(reply.raw);
+  const signal = options.open.track(reply.raw);
   const { model, texts, isBase64 } = parseEmbedding(body);
   const actor = actorOf(request, options.userId);
   const relayed = await options.brain.relayEmbeddings(model, (name) => setMembers(body, { model: JSON.stringify(name) }), actor, signal);
@@ -183,15 +185,6 @@ function base64(vector: readonly number[]): string {
 function bodyOf(request: FastifyRequest): Buffer {
   if (Buffer.isBuffer(request.body) && request.body.length > 0) return request.body;
   throw new UserError("invalid_json", "the body is empty");
-}
-
-/** Aborts when the client leaves before its answer is whole. */
-function responseGone(raw: ServerResponse): AbortSignal {
-  const controller = new AbortController();
-  raw.once("close", () => {
-    if (!raw.writableFinished) controller.abort(new OperationalError("cancelled", "the client went away"));
-  });
-  return controller.signal;
 }
 
 function gone(socket: NodeJS.EventEmitter): AbortSignal {

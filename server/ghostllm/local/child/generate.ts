@@ -58,6 +58,7 @@ export async function generate(
         reason = "length";
         break;
       }
+      await weights.turn();
     }
     if (!matcher.stopped) send(matcher.push(text.end()) + matcher.end());
     state = "usable";
@@ -86,14 +87,16 @@ async function readPrompt(options: {
   const { weights, sequence, signal } = options;
   const head: Token[] = options.prompt.tokens.slice(0, -1);
   const evaluatedBefore = sequence.tokenMeter.usedInputTokens;
-  await sequence.adaptStateToTokens(head, false);
+  await weights.adapt(sequence, head);
   // A memory that does not begin as the prompt does (or goes on behind it) is of no use; adapting removed it.
   for (let position = sequence.nextTokenIndex; position < head.length; position += weights.chunkTokens) {
+    await weights.turn();
     signal.throwIfAborted();
     await sequence.evaluateWithoutGeneratingNewTokens(head.slice(position, position + weights.chunkTokens), {
       evaluationPriority: PRIORITIES[options.job.lane],
     });
   }
+  await weights.turn();
   signal.throwIfAborted();
   return head.length - (sequence.tokenMeter.usedInputTokens - evaluatedBefore);
 }

@@ -2,6 +2,8 @@
  * One model in memory: its weights, its sequences with what they remember, its embedding context.
  * 1. A sequence keeps the tokens of its last answer, so that the next prompt with the same beginning is not evaluated again.
  * 2. A sequence whose evaluation failed is thrown away: what it remembers is unknown.
+ * 3. Answers that run let others in: the library changes what a sequence remembers under a lock that it keeps as long as any answer goes on
+ *    evaluating, so everybody asks `turn` before evaluating more.
  */
 import {
   type GbnfJsonBasicSchema,
@@ -58,6 +60,9 @@ export class Weights {
   readonly #pool: PooledSequence[] = [];
   readonly #grammars = new Map<string, Promise<LlamaGrammar>>();
   #uses = 0;
+  /** Open while somebody changes what a sequence remembers (3). */
+  #change: PromiseWithResolvers<void> | undefined;
+  #changes = 0;
   #chatWrapper: JinjaTemplateChatWrapper | undefined;
 
   private constructor(options: { llama: Llama; model: LlamaModel; spec: EngineModel; threads: number }) {
@@ -122,6 +127,16 @@ export class Weights {
         best.busy = false;
       },
     };
+  }
+
+  /** Waits while another answer changes what its sequence remembers: a millisecond or two. */
+  async turn(): Promise<void> {
+    while (this.#change !== undefined) await this.#change.promise;
+  }
+
+  /** Makes a sequence forget what does not begin like `tokens`. */
+  async adapt(sequence: LlamaContextSequence, tokens: Token[]): Promise<void> {
+    await this.#changing(() => sequence.adaptStateToTokens(tokens, false));
   }
 
   /** A fresh evaluation state for one answer, or undefined for free text. @throws UserError `capability_missing` for a schema that cannot be compiled. */
@@ -199,8 +214,22 @@ export class Weights {
 
   async #replace(pooled: PooledSequence): Promise<void> {
     const context = pooled.sequence.context;
-    await pooled.sequence.dispose();
+    await this.#changing(() => pooled.sequence.dispose());
     pooled.sequence = newSequence(context);
+  }
+
+  async #changing(change: () => Promise<void>): Promise<void> {
+    this.#changes += 1;
+    this.#change ??= Promise.withResolvers();
+    try {
+      await change();
+    } finally {
+      this.#changes -= 1;
+      if (this.#changes === 0) {
+        this.#change?.resolve();
+        this.#change = undefined;
+      }
+    }
   }
 }
 
