@@ -37,6 +37,7 @@ const systemTools: readonly SystemTool[] = [
   },
   { command: "mount", stage: "systems", neededFor: "full and read-only disks", debian: "mount", arch: "util-linux" },
   { command: "ss", stage: "systems", neededFor: "looking at sockets", debian: "iproute2", arch: "iproute2" },
+  { command: "ip", stage: "systems", neededFor: "a network that goes silent", debian: "iproute2", arch: "iproute2" },
   { command: "ps", stage: "systems", neededFor: "looking at processes", debian: "procps", arch: "procps-ng" },
 ];
 

@@ -5,7 +5,7 @@ import type { CliContext } from "./context.ts";
 import { untilReady } from "./daemon-process.ts";
 
 /** The terminal, a shell and npm may each pass on the same Ctrl-C; two of them must not look like a second one, which cuts the drain short. */
-const SAME_KEY_MS = 0;
+const SAME_KEY_MS = 1000;
 
 /**
  * Passes SIGINT, SIGTERM and SIGHUP on to the daemon, which drains; one that comes later makes it end at once. Nothing is left behind when this

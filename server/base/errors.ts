@@ -4,7 +4,7 @@
  * - `OperationalError`: something outside failed; trying again may help.
  * - `BugError`: we were wrong; logged with its stack.
  */
-import type { CodeOf, ErrorCode, ErrorDetails, ErrorFamily } from "../../protocol/errors.ts";
+import type { CodeOf, ErrorCode, ErrorDetails, ErrorFamily, WireError } from "../../protocol/errors.ts";
 
 interface GhostErrorOptions {
   readonly cause?: unknown;
@@ -49,6 +49,15 @@ export class BugError extends GhostError {
   readonly family = "bug";
   constructor(code: CodeOf<"bug">, message: string, options: GhostErrorOptions = {}) {
     super(code, message, options);
+  }
+}
+
+/** An error that came as data, in band: somebody else threw it, and its code says why. */
+export class ReportedError extends GhostError {
+  readonly family = "operational";
+  constructor(error: WireError) {
+    const retry = error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs };
+    super(error.code, error.message, { details: error.details, ...retry });
   }
 }
 

@@ -62,6 +62,7 @@ function storageFindings(facts: DoctorFacts): readonly DoctorFinding[] {
 function providerFinding(provider: ProviderStatus): DoctorFinding {
   const subject = `${provider.id} (${provider.address})`;
   if (provider.state === "ok" || provider.state === "idle") {
+    if (provider.problem !== undefined) return { subject, state: "warning", message: provider.problem };
     return { subject, state: "ok", message: `${provider.models} model${provider.models === 1 ? "" : "s"}, ${provider.locality}` };
   }
   // What was only looked for and is not there is no fault.

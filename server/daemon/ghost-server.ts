@@ -9,6 +9,7 @@ import type { DaemonStatus, DoctorFinding } from "../../protocol/daemon.ts";
 import type { ModelPullUpdate } from "../../protocol/model.ts";
 import type { GhostHandlers } from "../../protocol/ghost-api.ts";
 import type { FinishReason } from "../../protocol/chat.ts";
+import { clientIdSchema } from "../../protocol/ids.ts";
 import type { settingsGetResult } from "../../protocol/settings.ts";
 import type { Usage } from "../../protocol/usage.ts";
 import type { Clock } from "../base/clock.ts";
@@ -71,10 +72,13 @@ export function createGhostServer(options: GhostServerOptions): GhostHandlers<Ca
     usage: { summary: (params, _signal, caller) => transcript.usage(caller.userId, params) },
     approval: {
       watch: (_params, signal, caller) => warden.approvals.watch(caller.userId, signal),
-      respond: async (params, _signal, caller) => warden.approvals.respond(params, { userId: caller.userId, client: caller.clientId }),
+      respond: async (params, _signal, caller) =>
+        warden.approvals.respond(params, { userId: caller.userId, client: caller.clientId }),
     },
     policy: { get: async () => warden.policy() },
-    ledger: { list: async (params, _signal, caller) => ({ rows: [...(await warden.ledger.list(caller.userId, params))] }) },
+    ledger: {
+      list: async (params, _signal, caller) => ({ rows: [...(await warden.ledger.list(caller.userId, params))] }),
+    },
     key: { model: async () => ({ key: options.modelKey, openaiBaseUrl: `${options.httpUrl()}/v1` }) },
     settings: { get: async () => ({ file: options.configFile, settings: options.settings() }) },
   };
@@ -83,32 +87,57 @@ export function createGhostServer(options: GhostServerOptions): GhostHandlers<Ca
 type ChatParams = Parameters<GhostHandlers<Caller>["chat"]["send"]>[0];
 type CompletionParams = Parameters<GhostHandlers<Caller>["completion"]["create"]>[0];
 
-async function* sendChat(options: GhostServerOptions, params: ChatParams, signal: AbortSignal, actor: Actor): AsyncGenerator<ChatUpdate> {
+async function* sendChat(
+  options: GhostServerOptions,
+  params: ChatParams,
+  signal: AbortSignal,
+  actor: Actor,
+): AsyncGenerator<ChatUpdate> {
   const { brain, transcript, clock } = options;
   const startedAt = clock.monotonic();
   const thread = params.sessionId === undefined ? undefined : await transcript.history(actor.userId, params.sessionId);
   const system: readonly Message[] =
-    params.system === undefined || thread !== undefined ? [] : [{ role: "system", parts: [{ kind: "text", text: params.system }] }];
-  const messages: readonly Message[] = [...system, ...(thread?.messages ?? []), { role: "user", parts: [{ kind: "text", text: params.text }] }];
+    params.system === undefined || thread !== undefined
+      ? []
+      : [{ role: "system", parts: [{ kind: "text", text: params.system }] }];
+  const messages: readonly Message[] = [
+    ...system,
+    ...(thread?.messages ?? []),
+    { role: "user", parts: [{ kind: "text", text: params.text }] },
+  ];
   const request: ChatRequest = {
     task: "chat",
     target: params.model,
     messages: async () => messages,
     tools: [],
     toolChoice: "auto",
-    output: { ...(params.maxTokens === undefined ? {} : { maxTokens: params.maxTokens }), stop: [], format: { kind: "text" } },
+    output: {
+      ...(params.maxTokens === undefined ? {} : { maxTokens: params.maxTokens }),
+      stop: [],
+      format: { kind: "text" },
+    },
     sampling: params.temperature === undefined ? {} : { temperature: params.temperature },
     lane: "chat",
     actor,
     stream: true,
   };
-  const session = thread === undefined || params.sessionId === undefined ? {} : { session: { sessionId: params.sessionId, threadId: thread.threadId } };
+  const session =
+    thread === undefined || params.sessionId === undefined
+      ? {}
+      : { session: { sessionId: params.sessionId, threadId: thread.threadId } };
   const answer = await brain.answer(request, session, signal);
   const { sessionId } = answer;
   if (sessionId === undefined) throw new BugError("internal", "a chat was recorded without a session");
   const firstTokenMs = clock.monotonic() - startedAt;
   const note = answer.model.note === undefined ? {} : { note: answer.model.note };
-  yield { kind: "started", sessionId, answerId: answer.id, model: answer.model.ref, decision: answer.decision, ...note };
+  yield {
+    kind: "started",
+    sessionId,
+    answerId: answer.id,
+    model: answer.model.ref,
+    decision: answer.decision,
+    ...note,
+  };
   yield* chatUpdates(answer, { startedAt, firstTokenMs, clock, signal });
 }
 
@@ -138,7 +167,12 @@ async function* chatUpdates(answer: Answer, timing: Timing): AsyncGenerator<Chat
   yield end.finished(timing);
 }
 
-async function* createCompletion(options: GhostServerOptions, params: CompletionParams, signal: AbortSignal, actor: Actor): AsyncGenerator<CompletionUpdate> {
+async function* createCompletion(
+  options: GhostServerOptions,
+  params: CompletionParams,
+  signal: AbortSignal,
+  actor: Actor,
+): AsyncGenerator<CompletionUpdate> {
   const { brain, clock } = options;
   const startedAt = clock.monotonic();
   const request: CompletionRequest = {
@@ -156,7 +190,14 @@ async function* createCompletion(options: GhostServerOptions, params: Completion
   const answer = await brain.answer(request, {}, signal);
   const firstTokenMs = clock.monotonic() - startedAt;
   const note = answer.model.note === undefined ? {} : { note: answer.model.note };
-  yield { kind: "started", answerId: answer.id, model: answer.model.ref, decision: answer.decision, trimmedCharacters: answer.trimmedCharacters, ...note };
+  yield {
+    kind: "started",
+    answerId: answer.id,
+    model: answer.model.ref,
+    decision: answer.decision,
+    trimmedCharacters: answer.trimmedCharacters,
+    ...note,
+  };
   const end = new AnswerEnd();
   try {
     for await (const frame of answer.frames) {
@@ -183,23 +224,47 @@ class AnswerEnd {
   }
 
   finished({ startedAt, firstTokenMs, clock }: Timing) {
-    return { kind: "finished", reason: this.#reason, usage: this.#usage, elapsedMs: clock.monotonic() - startedAt, firstTokenMs } as const;
+    return {
+      kind: "finished",
+      reason: this.#reason,
+      usage: this.#usage,
+      elapsedMs: clock.monotonic() - startedAt,
+      firstTokenMs,
+    } as const;
   }
 }
 
-function collectCall(calls: Map<number, { callId: string; name: string; arguments: string }>, event: Extract<StreamEvent, { kind: "toolCall" }>): void {
+function collectCall(
+  calls: Map<number, { callId: string; name: string; arguments: string }>,
+  event: Extract<StreamEvent, { kind: "toolCall" }>,
+): void {
   const call = calls.get(event.index) ?? { callId: "", name: "", arguments: "" };
-  calls.set(event.index, { callId: event.callId ?? call.callId, name: call.name + (event.name ?? ""), arguments: call.arguments + event.arguments });
+  calls.set(event.index, {
+    callId: event.callId ?? call.callId,
+    name: call.name + (event.name ?? ""),
+    arguments: call.arguments + event.arguments,
+  });
 }
 
 /** An answer that broke off is an outcome, with what arrived before it kept; a cancelled one ends the stream as cancelled. */
-function failed(thrown: unknown, signal: AbortSignal): { kind: "failed"; error: { code: GhostError["code"]; message: string; details: Record<string, never> | GhostError["details"] } } {
+function failed(
+  thrown: unknown,
+  signal: AbortSignal,
+): {
+  kind: "failed";
+  error: { code: GhostError["code"]; message: string; details: Record<string, never> | GhostError["details"] };
+} {
   const error = toGhostError(thrown);
   if (signal.aborted) throw error;
   return { kind: "failed", error: { code: error.code, message: error.message, details: error.details } };
 }
 
-async function* pullModel(options: GhostServerOptions, params: Parameters<Weights["pull"]>[0], signal: AbortSignal, actor: Actor): AsyncGenerator<ModelPullUpdate> {
+async function* pullModel(
+  options: GhostServerOptions,
+  params: Parameters<Weights["pull"]>[0],
+  signal: AbortSignal,
+  actor: Actor,
+): AsyncGenerator<ModelPullUpdate> {
   const why = `download weights from ${params.source}`;
   const permits = new DownloadPermits(options.warden, actor, why, signal);
   try {
@@ -244,7 +309,11 @@ class DownloadPermits implements Disposable {
   }
 }
 
-async function* readLog(log: FileLog, { lines, follow }: { readonly lines: number; readonly follow: boolean }, signal: AbortSignal): AsyncGenerator<{ line: string }> {
+async function* readLog(
+  log: FileLog,
+  { lines, follow }: { readonly lines: number; readonly follow: boolean },
+  signal: AbortSignal,
+): AsyncGenerator<{ line: string }> {
   const queue = new BoundedQueue<string>({ limit: MAX_UNREAD_LOG_LINES });
   using _following = follow
     ? log.follow((line) => {
@@ -258,6 +327,11 @@ async function* readLog(log: FileLog, { lines, follow }: { readonly lines: numbe
   for await (const line of queue) yield { line };
 }
 
+/** Sessions and the ledger name a face as people know it; the connection's own id is for consent alone. */
 function actorOf(caller: Caller): Actor {
-  return { userId: caller.userId, client: caller.clientId, via: { kind: "face", id: caller.clientName } };
+  return {
+    userId: caller.userId,
+    client: clientIdSchema.parse(caller.clientName),
+    via: { kind: "face", id: caller.clientId },
+  };
 }

@@ -13,13 +13,22 @@ import type { ModelInfo, ProviderStatus } from "../../protocol/model.ts";
 import type { RouteDecision, RouteTask } from "../../protocol/route.ts";
 import { answerIdSchema } from "../../protocol/ids.ts";
 import type { Clock, Ids } from "../base/clock.ts";
-import { type GhostError, OperationalError, toGhostError, UserError } from "../base/errors.ts";
+import { type GhostError, OperationalError, ReportedError, toGhostError, UserError } from "../base/errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { Actor } from "../platform/permit.ts";
 import type { Provider } from "./providers/provider.ts";
 import { decide, NO_NEEDS, type RouteNeeds } from "./routing/route.ts";
 import type { Recording, Transcript } from "./session/transcript.ts";
-import type { Attempt, ChatRequest, EmbeddingRequest, Embeddings, Frame, ModelRequest } from "./stream.ts";
+import {
+  type Attempt,
+  type ChatRequest,
+  type EmbeddingRequest,
+  type Embeddings,
+  eventsFrame,
+  type Frame,
+  type ModelRequest,
+  type StreamEvent,
+} from "./stream.ts";
 
 /** GhostLLM asks before text leaves for a cloud model; `compose.ts` wires GhostWarden to it. */
 export interface Authorizer {
@@ -270,8 +279,11 @@ class GhostBrain implements Brain {
     };
     try {
       for await (const frame of attempt.frames) {
-        recording.record(frame);
-        yield frame;
+        const broken = breakIn(frame);
+        const whole = broken === undefined ? frame : eventsFrame(broken.before);
+        recording.record(whole);
+        yield whole;
+        if (broken !== undefined) throw broken.error;
       }
       end({ state: "complete" });
     } catch (thrown) {
@@ -310,6 +322,19 @@ class GhostBrain implements Brain {
     this.#catalogue = { value, atMs: clock.monotonic() };
     return value;
   }
+}
+
+/**
+ * Where a frame says that the answer is broken, and what came before that. Relayed dialects are not looked into: their providers throw.
+ * An error that passed here as an event would leave the fronts to end the answer cleanly (2).
+ */
+function breakIn(frame: Frame): { readonly before: readonly StreamEvent[]; readonly error: GhostError } | undefined {
+  if (frame.dialect === "openai-chat" || frame.dialect === "openai-completion") return undefined;
+  const events = frame.events();
+  for (const [index, event] of events.entries()) {
+    if (event.kind === "error") return { before: events.slice(0, index), error: new ReportedError(event.error) };
+  }
+  return undefined;
 }
 
 function openAt(provider: Provider, request: ModelRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {

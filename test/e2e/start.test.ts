@@ -27,7 +27,9 @@ test("npm start shows addresses and models, completes a real file with its route
   const starting = spawnStart(env);
   await starting.waitFor(READY);
   assert.equal((await runGhost(["status"], { env })).code, 0);
+  // As when a terminal, a shell and npm all pass the same Ctrl-C on.
   starting.signal("SIGINT");
+  starting.signal("SIGTERM");
   const { code, stdout, stderr } = await starting.finished;
   assert.equal(code, 0, stderr);
   assert.match(stdout, /^GhostStack \d+\.\d+\.\d+/);

@@ -5,6 +5,8 @@ import { join } from "node:path";
 
 const open = new Set<string>();
 process.on("exit", () => open.forEach(remove));
+// The runner ends a test file that takes too long with SIGTERM, which by itself would skip every "exit" handler, here and beside.
+process.once("SIGTERM", () => process.exit(143));
 
 export interface TestFolder extends Disposable {
   readonly path: string;

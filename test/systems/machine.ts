@@ -72,19 +72,20 @@ export interface Finished {
   readonly stderr: string;
 }
 
+export interface RunOptions {
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** `ORDINARY_UID` unless another ordinary user is wanted. */
+  readonly uid?: number;
+}
+
 /** Starts a program as the ordinary user, without groups and capabilities, and with this environment only. */
 export function spawnAsOrdinary(
   argv: readonly [string, ...string[]],
-  options: { readonly cwd: string; readonly env: Readonly<Record<string, string>> },
+  options: RunOptions,
 ): ChildProcessByStdio<null, Readable, Readable> {
-  const ids = [
-    `--reuid=${ORDINARY_UID}`,
-    `--regid=${ORDINARY_UID}`,
-    "--clear-groups",
-    "--inh-caps=-all",
-    "--no-new-privs",
-    "--",
-  ];
+  const { uid = ORDINARY_UID } = options;
+  const ids = [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups", "--inh-caps=-all", "--no-new-privs", "--"];
   return spawn("setpriv", [...ids, ...argv], {
     cwd: options.cwd,
     env: { ...options.env },
@@ -93,10 +94,7 @@ export function spawnAsOrdinary(
 }
 
 /** The same, to its end. */
-export function runAsOrdinary(
-  argv: readonly [string, ...string[]],
-  options: { readonly cwd: string; readonly env: Readonly<Record<string, string>> },
-): Promise<Finished> {
+export function runAsOrdinary(argv: readonly [string, ...string[]], options: RunOptions): Promise<Finished> {
   const child = spawnAsOrdinary(argv, options);
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
