@@ -47,7 +47,8 @@ export const providerStatusSchema = z.object({
   /** Where it is: a URL, or `in a child process`. */
   address: z.string(),
   locality: localitySchema,
-  state: z.enum(["ok", "unreachable", "refused", "idle"]),
+  /** `idle`: not asked yet. `absent`: it was only looked for, and is not there; no fault. */
+  state: z.enum(["ok", "unreachable", "refused", "idle", "absent"]),
   models: z.int().nonnegative(),
   /** Why it is not `ok`, in one sentence. */
   problem: z.string().optional(),

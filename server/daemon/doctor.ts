@@ -65,10 +65,9 @@ function providerFinding(provider: ProviderStatus): DoctorFinding {
     if (provider.problem !== undefined) return { subject, state: "warning", message: provider.problem };
     return { subject, state: "ok", message: `${provider.models} model${provider.models === 1 ? "" : "s"}, ${provider.locality}` };
   }
-  // What was only looked for and is not there is no fault.
-  if (provider.problem === undefined) return { subject, state: "ok", message: "not running (optional)" };
+  if (provider.state === "absent") return { subject, state: "ok", message: "not running (optional)" };
   const remedy = provider.kind === "ollama" ? "ollama serve" : provider.state === "refused" ? "check the key that `key_env` names" : `curl -sS ${provider.address}`;
-  return { subject, state: "problem", message: provider.problem, remedy };
+  return { subject, state: "problem", message: provider.problem ?? provider.state, remedy };
 }
 
 function modelFindings(facts: DoctorFacts): readonly DoctorFinding[] {

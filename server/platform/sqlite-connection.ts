@@ -4,6 +4,8 @@
  *    that belonged to its transaction.
  * 2. All work happens on libuv's pool; the main thread pays for binding values and building rows only.
  */
+import { statfsSync } from "node:fs";
+import { dirname } from "node:path";
 import sqlite3 from "sqlite3";
 import { BugError, type GhostError, OperationalError, systemCode } from "../base/errors.ts";
 import type { SqlValue } from "./database.ts";
@@ -87,14 +89,27 @@ function sqliteError(error: Error, file: string): GhostError {
     case "SQLITE_BUSY":
     case "SQLITE_LOCKED":
       return new OperationalError("overloaded", `${file} is locked by another program`, options);
+    case "SQLITE_CANTOPEN":
+    case "SQLITE_IOERR":
+      if (hasNoRoom(file)) return new OperationalError("storage_full", `${file} cannot grow: no space left`, options);
+      return new OperationalError("database_unreadable", `${file} cannot be used: ${error.message}`, options);
     case "SQLITE_CORRUPT":
     case "SQLITE_NOTADB":
-    case "SQLITE_CANTOPEN":
     case "SQLITE_READONLY":
     case "SQLITE_PERM":
-    case "SQLITE_IOERR":
       return new OperationalError("database_unreadable", `${file} cannot be used: ${error.message}`, options);
     default:
       return new BugError("internal", `a statement failed: ${error.message}`, options);
+  }
+}
+
+/** SQLite calls it an I/O error when its shared memory (32 KiB at a time) or its journal finds no room. */
+const LEAST_ROOM_BYTES = 64 * 1024;
+function hasNoRoom(file: string): boolean {
+  try {
+    const { bavail, bsize } = statfsSync(dirname(file));
+    return bavail * bsize < LEAST_ROOM_BYTES;
+  } catch {
+    return false; // Nobody knows: the error stays what SQLite said.
   }
 }

@@ -76,7 +76,7 @@ test("a disk that becomes full in mid-stream ends the stream with storage_full a
 
     for (let attempt = 0; attempt < 3; attempt += 1) {
       const refused = await call(daemon, "/v1/chat/completions", {
-        body: question("refused", { stream: attempt === 1 }),
+        body: question(`refused ${"y".repeat(20_000)}`, { stream: attempt === 1 }),
       });
       assert.equal(refused.status, 507, refused.text);
       assert.equal(errorOf(refused).code, "storage_full");

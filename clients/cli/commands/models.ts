@@ -73,8 +73,8 @@ export function listModels(output: Output, { models, providers }: ModelList): vo
     { title: "WHERE", text: (provider) => provider.locality },
     {
       title: "STATE",
-      text: (provider) => provider.state,
-      format: ({ state }) => (state === "ok" || state === "idle" ? "green" : "red"),
+      text: ({ state }) => (state === "absent" ? "not running" : state),
+      format: ({ state }) => (state === "absent" ? "dim" : state === "ok" || state === "idle" ? "green" : "red"),
     },
     { title: "MODELS", text: (provider) => String(provider.models), align: "right" },
   ]);

@@ -195,7 +195,7 @@ test("a host on this machine is found by itself, and its absence is no problem",
   await host.stop();
   assert.deepEqual(await provider.models(never), []);
   const [row] = provider.status();
-  assert.equal(row?.state, "unreachable");
+  assert.equal(row?.state, "absent");
   assert.equal(row?.problem, undefined);
   assert.ok(logged.every((fields) => fields["problem"] === undefined));
 });

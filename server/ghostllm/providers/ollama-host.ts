@@ -353,9 +353,10 @@ export class OllamaHostClient {
     const before = this.#status.state;
     const { problem: _before, ...rest } = this.#status;
     const isMissed = error !== undefined && !(this.#options.discovered && error.code === "upstream_unreachable");
-    this.#status = { ...rest, state, models, ...(isMissed ? { problem: error.message } : {}) };
-    if (before === state) return;
-    const fields = { event: "ollama.host", host: this.name, address: this.#status.address, state, models };
+    const shown = error !== undefined && !isMissed ? "absent" : state;
+    this.#status = { ...rest, state: shown, models, ...(isMissed ? { problem: error.message } : {}) };
+    if (before === shown) return;
+    const fields = { event: "ollama.host", host: this.name, address: this.#status.address, state: shown, models };
     if (isMissed) this.#options.log.warn({ ...fields, problem: error.message });
     else this.#options.log.info(fields);
   }
