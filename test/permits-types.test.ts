@@ -23,6 +23,7 @@ test("forging, copying or leaving out a permit is a type error, each for the rea
 /** Exported functions of platform/ files with effects that need no permit of their own, and why. */
 const withoutPermit: Readonly<Record<string, string>> = {
   storageError: "translates an error",
+  fileError: "translates an error",
   readBody: "reads the answer to a request that was permitted",
   header: "looks into that answer",
   createHttpClient: "only makes the client; each request takes a permit",

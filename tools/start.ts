@@ -28,6 +28,7 @@ import packageJson from "../package.json" with { type: "json" };
 import { GhostApiError } from "../protocol/errors.ts";
 import type { GhostApi } from "../protocol/ghost-api.ts";
 import { defaultLocations } from "../protocol/node/locations.ts";
+import { checkPrivateFolder } from "../protocol/node/private-place.ts";
 import { showProof } from "./start/proof.ts";
 
 const USAGE = `npm start                     start the daemon in the foreground and show that it works
@@ -61,7 +62,9 @@ async function main(): Promise<number> {
   output.line(
     output.paint("bold", `GhostStack ${packageJson.version}`) + ": one daemon in front of every language model",
   );
-  const running = await tryConnect(defaultLocations(args.daemon));
+  const locations = defaultLocations(args.daemon);
+  await checkPrivateFolder(locations.runtimeDir);
+  const running = await tryConnect(locations);
   if (running === undefined) return await runDaemon(args);
   using client = running;
   const status = await client.api.daemon.status({}, new AbortController().signal);

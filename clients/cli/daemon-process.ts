@@ -13,6 +13,7 @@ import { z } from "zod";
 import { errorCatalogue, GhostApiError, wireErrorSchema } from "../../protocol/errors.ts";
 import type { GhostClient } from "../../protocol/ghost-client.ts";
 import { defaultLocations, type Locations } from "../../protocol/node/locations.ts";
+import { checkPrivateFolder } from "../../protocol/node/private-place.ts";
 import { connect } from "./context.ts";
 import { failure } from "./output.ts";
 
@@ -76,6 +77,7 @@ export async function ensureDaemon(options: DaemonOptions, signal: AbortSignal):
   const locations = defaultLocations(options);
   using running = await tryConnect(locations);
   if (running !== undefined) return { alreadyRunning: true, ...(await running.api.daemon.status({}, signal)) };
+  await checkPrivateFolder(locations.runtimeDir);
   mkdirSync(locations.dataDir, { recursive: true, mode: 0o700 });
   const wordsFile = join(locations.dataDir, "ghostd.stderr");
   const words = openSync(wordsFile, "w", 0o600);

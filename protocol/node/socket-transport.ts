@@ -10,13 +10,21 @@ import { type ConnectOptions, connectGhost, type GhostClient } from "../ghost-cl
 import { fromRpcError, toRpcError } from "../rpc-error.ts";
 import { MAX_FRAME_BYTES, MAX_HEADER_BYTES } from "../stream.ts";
 import { SocketReader, SocketWriter } from "./message-stream.ts";
+import { checkPrivateSocket } from "./private-place.ts";
 import type { RpcMessage } from "./rpc-message.ts";
+
+export interface SocketOptions extends ConnectOptions {
+  /** Whose daemon it must be; by default that of the user of this process. */
+  readonly ownerUid?: number;
+}
 
 /**
  * Connects to the daemon's socket and initializes.
- * @throws GhostApiError `daemon_unreachable` when nothing listens at `socketPath`, and what {@link connectGhost} throws.
+ * @throws GhostApiError `folder_unusable`, with nothing sent, when the socket or its folder is not the owner's alone (private-place.ts);
+ * `daemon_unreachable` when nothing listens at `socketPath`; and what {@link connectGhost} throws.
  */
-export async function connectSocket(socketPath: string, options: ConnectOptions): Promise<GhostClient> {
+export async function connectSocket(socketPath: string, options: SocketOptions): Promise<GhostClient> {
+  await checkPrivateSocket(socketPath, options.ownerUid);
   const socket = await open(socketPath);
   const reader: ClientReader = new ClientReader(socket, {
     limits: { maxHeaderBytes: MAX_HEADER_BYTES, maxFrameBytes: MAX_FRAME_BYTES },

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { setMembers, topLevelMembers } from "./json-scan.ts";
+import { findMembers, jsonExcess, setMembers, topLevelMembers } from "./json-scan.ts";
 
 const set = (json: string, values: Record<string, string>) => setMembers(Buffer.from(json), values).toString("utf8");
 
@@ -26,4 +26,26 @@ test("agrees with a full parse on any object", () => {
       assert.equal(topLevelMembers(Buffer.from(text)).length, Object.keys(object).length);
     }),
   );
+});
+
+test("names of Object's prototype are keys like any other", () => {
+  const json = '{"constructor":1,"toString":2,"__proto__":{},"model":"a"}';
+  assert.equal(set(json, { model: '"b"' }), json.replace('"a"', '"b"'));
+});
+
+test("places found before give the same result", () => {
+  const json = Buffer.from('{"a":[1,{"model":2}],"model":"x"}');
+  const values = { model: '"y"', stream_options: "{}" };
+  assert.deepEqual(setMembers(json, values, findMembers(json, Object.keys(values))), setMembers(json, values));
+});
+
+test("depth and values are counted outside of strings, also in broken text", () => {
+  const limits = { maxDepth: 3, maxValues: 5 };
+  const excess = (text: string) => jsonExcess(Buffer.from(text), limits);
+  assert.equal(excess('{"a":[[1]]}'), undefined);
+  assert.equal(excess('{"a":[[[1]]]}'), "depth");
+  assert.equal(excess("[[[["), "depth");
+  assert.equal(excess('{"a":"[[[[,,,,,,\\"[["}'), undefined);
+  assert.equal(excess("[1,2,3,4,5,6,7]"), "values");
+  assert.equal(excess("[{},{},{}]"), "values");
 });

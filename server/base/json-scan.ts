@@ -18,31 +18,77 @@ interface Member {
   readonly valueEnd: number;
 }
 
+/** Where some members of an object stand, in bytes: plain data, so that a worker can find it for a large text. */
+export interface MemberPlaces {
+  readonly found: readonly Member[];
+  /** The offset of the object's closing brace. */
+  readonly close: number;
+  readonly isEmpty: boolean;
+}
+
+/** The places of the members with these keys; a key that stands twice is found twice. */
+export function findMembers(json: Buffer, keys: readonly string[]): MemberPlaces {
+  const members = topLevelMembers(json);
+  return {
+    found: members.filter(({ key }) => keys.includes(key)),
+    close: json.lastIndexOf(CLOSE_BRACE),
+    isEmpty: members.length === 0,
+  };
+}
+
 /**
  * Replaces the values of top-level members, or adds members that are absent: `setMembers('{"a":1,"m":"x"}', {m: '"y"', s: "true"})` →
  * `{"a":1,"m":"y","s":true}`. `values` are JSON texts. A key that stands twice is replaced in both places.
+ * @param places where the keys of `values` stand, if somebody has looked already.
  */
-export function setMembers(json: Buffer, values: Readonly<Record<string, string>>): Buffer {
-  const members = topLevelMembers(json);
+export function setMembers(
+  json: Buffer,
+  values: Readonly<Record<string, string>>,
+  places: MemberPlaces = findMembers(json, Object.keys(values)),
+): Buffer {
+  const texts = new Map(Object.entries(values));
+  const missing = new Set(texts.keys());
   const pieces: Buffer[] = [];
-  const missing = new Set(Object.keys(values));
   let copied = 0;
-  for (const member of members) {
-    const value = values[member.key];
-    if (value === undefined) continue;
+  for (const member of places.found) {
+    const text = texts.get(member.key);
+    if (text === undefined) continue;
     missing.delete(member.key);
-    pieces.push(json.subarray(copied, member.valueStart), Buffer.from(value));
+    pieces.push(json.subarray(copied, member.valueStart), Buffer.from(text));
     copied = member.valueEnd;
   }
-  const close = json.lastIndexOf(CLOSE_BRACE);
-  pieces.push(json.subarray(copied, close));
-  let separator = members.length === 0 ? "" : ",";
+  pieces.push(json.subarray(copied, places.close));
+  let separator = places.isEmpty ? "" : ",";
   for (const key of missing) {
-    pieces.push(Buffer.from(`${separator}${JSON.stringify(key)}:${values[key] ?? "null"}`));
+    pieces.push(Buffer.from(`${separator}${JSON.stringify(key)}:${texts.get(key) ?? "null"}`));
     separator = ",";
   }
-  pieces.push(json.subarray(close));
+  pieces.push(json.subarray(places.close));
   return Buffer.concat(pieces);
+}
+
+/**
+ * Whether a JSON text goes beyond what may be parsed: V8 ends the whole process, not only a thread, when parsing exhausts the heap. Counts without
+ * parsing, in one pass: brackets for the depth, brackets and commas for the values. The text need not be valid.
+ */
+export function jsonExcess(
+  json: Buffer,
+  limits: { readonly maxDepth: number; readonly maxValues: number },
+): "depth" | "values" | undefined {
+  let depth = 0;
+  let values = 0;
+  for (let at = 0; at < json.length; at += 1) {
+    const byte = json[at];
+    if (byte === QUOTE) at = stringEnd(json, at) - 1;
+    else if (byte === COMMA) values += 1;
+    else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
+      depth += 1;
+      values += 1;
+      if (depth > limits.maxDepth) return "depth";
+    } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) depth -= 1;
+    if (values > limits.maxValues) return "values";
+  }
+  return undefined;
 }
 
 /** The members of the outermost object with the byte ranges of their values, in the order in which they stand. */

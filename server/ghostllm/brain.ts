@@ -252,7 +252,7 @@ class GhostBrain implements Brain {
     signal: AbortSignal,
     attempt: (provider: Provider, model: ModelInfo) => Promise<Result>,
   ): Promise<Result> {
-    let last: GhostError = new OperationalError("no_model_available", `"${decision.target}" finds no model`);
+    let last: GhostError | undefined;
     for (const ref of decision.plan) {
       const model = models.find((candidate) => candidate.ref === ref);
       if (model === undefined) continue;
@@ -265,10 +265,12 @@ class GhostBrain implements Brain {
         this.#options.log.warn({ event: "attempt.failed", model: ref, code: last.code, message: last.message });
       }
     }
-    throw last;
+    throw last ?? new OperationalError("no_model_available", `"${decision.target}" finds no model`);
   }
 
-  async *#record(attempt: Attempt, recording: Recording, signal: AbortSignal): AsyncGenerator<Frame> {
+  /** Written out, since a generator would add its promises to each frame of each open answer. */
+  #record(attempt: Attempt, recording: Recording, signal: AbortSignal): AsyncIterable<Frame> {
+    const source = attempt.frames[Symbol.asyncIterator]();
     let isEnded = false;
     const end = (outcome: Parameters<Recording["end"]>[0]) => {
       if (isEnded) return;
@@ -277,22 +279,42 @@ class GhostBrain implements Brain {
       if (outcome.state === "failed") this.#failed += 1;
       recording.end(outcome);
     };
-    try {
-      for await (const frame of attempt.frames) {
-        const broken = breakIn(frame);
-        const whole = broken === undefined ? frame : eventsFrame(broken.before);
-        recording.record(whole);
-        yield whole;
-        if (broken !== undefined) throw broken.error;
-      }
-      end({ state: "complete" });
-    } catch (thrown) {
+    const fail = (thrown: unknown): never => {
       const error = toGhostError(thrown);
       end(endOf(error, signal));
       throw error;
-    } finally {
-      if (!isEnded) end(endOf(new OperationalError("cancelled", "the reader left"), signal));
-    }
+    };
+    const leave = async (): Promise<IteratorReturnResult<undefined>> => {
+      try {
+        await source.return?.();
+      } finally {
+        if (!isEnded) end(endOf(new OperationalError("cancelled", "the reader left"), signal));
+      }
+      return { value: undefined, done: true };
+    };
+    /** Nothing more is read: what cannot be recorded is not sent either. */
+    const refuse = async (thrown: unknown): Promise<never> => {
+      await source.return?.();
+      return fail(thrown);
+    };
+    let failing: GhostError | undefined;
+    const take = (result: IteratorResult<Frame>): IteratorResult<Frame> | Promise<never> => {
+      if (result.done === true) {
+        end({ state: "complete" });
+        return result;
+      }
+      try {
+        const broken = breakIn(result.value);
+        const value = broken === undefined ? result.value : eventsFrame(broken.before);
+        recording.record(value);
+        failing = broken?.error;
+        return { value, done: false };
+      } catch (thrown) {
+        return refuse(thrown);
+      }
+    };
+    const next = () => (failing === undefined ? source.next().then(take, fail) : refuse(failing));
+    return { [Symbol.asyncIterator]: () => ({ next, return: leave }) };
   }
 
   #provider(model: ModelInfo): BrainOptions["providers"][number] {

@@ -251,7 +251,9 @@ class LocalWarden implements Warden {
         : refusal.kind === "denied" && refusal.by !== undefined
           ? `client ${refusal.by}`
           : describeRule(refusal.rule);
-    const entries = judged.slice(0, MAX_PLAN_EFFECTS).map(
+    // A refused plan is told once per kind of effect: nothing of it happens, however often it was meant to.
+    const distinct = new Map(judged.map((one) => [describeForPeople(one.effect), one]));
+    const entries = [...distinct.values()].slice(0, MAX_PLAN_EFFECTS).map(
       ({ effect }): LedgerEntry => ({
         ...describeEntry(effect, actor),
         decision: refusal.kind,

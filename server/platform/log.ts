@@ -58,11 +58,15 @@ export function openLog(
 
   /** The new file is open before the old one is closed: a number that was closed may soon be somebody else's file. */
   const roll = () => {
-    renameSync(file, `${file}.1`);
-    const next = openFile();
-    closeSync(descriptor);
-    descriptor = next;
-    sizeBytes = 0;
+    try {
+      renameSync(file, `${file}.1`);
+      const next = openFile();
+      closeSync(descriptor);
+      descriptor = next;
+      sizeBytes = 0;
+    } catch {
+      // It goes on in the old file, and tries again with the next line.
+    }
   };
 
   const write = (level: LogLevel, fields: LogFields) => {

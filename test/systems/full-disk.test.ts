@@ -75,6 +75,7 @@ test("a disk that becomes full in mid-stream ends the stream with storage_full a
     await host.until(() => host.openRequests === 0, "the upstream was stopped");
 
     for (let attempt = 0; attempt < 3; attempt += 1) {
+      fill(disk); // What was cut off again has made a little room.
       const refused = await call(daemon, "/v1/chat/completions", {
         body: question(`refused ${"y".repeat(20_000)}`, { stream: attempt === 1 }),
       });

@@ -1,8 +1,13 @@
-/** What the body worker is asked and answers: one byte for the job, then the body; JSON back. */
+/**
+ * What the body worker is asked and answers: one byte for the job, then the body; back comes a length, a JSON head of that length, and texts as they
+ * are, because reading a text costs the main loop next to nothing and parsing it would not.
+ */
 import { BugError } from "../../base/errors.ts";
 
-const JOBS = ["chat-facts", "chat-messages"] as const;
+const JOBS = ["chat-facts", "chat-messages", "completion", "embedding-facts", "embedding-texts"] as const;
 export type BodyJob = (typeof JOBS)[number];
+
+const LENGTH_BYTES = 4;
 
 export function encodeJob(job: BodyJob, body: Buffer): Uint8Array {
   const bytes = new Uint8Array(body.length + 1);
@@ -17,8 +22,23 @@ export function decodeJob(bytes: Uint8Array): { readonly job: BodyJob; readonly 
   return { job, body: Buffer.from(bytes.buffer, bytes.byteOffset + 1, bytes.byteLength - 1) };
 }
 
+export function encodeReply(head: unknown, texts: readonly string[] = []): Uint8Array<ArrayBuffer> {
+  const encoded = texts.map((text) => Buffer.from(text));
+  const json = Buffer.from(JSON.stringify({ head, lengths: encoded.map(({ length }) => length) }));
+  const length = Buffer.alloc(LENGTH_BYTES);
+  length.writeUInt32LE(json.length);
+  return Uint8Array.from(Buffer.concat([length, json, ...encoded]));
+}
+
 /** The worker's reply. It comes from our own parser in the same program, so its shape is trusted. */
-export function decodeReply<Shape>(bytes: Uint8Array): Shape {
+export function decodeReply<Head>(bytes: Uint8Array): { readonly head: Head; readonly texts: readonly string[] } {
+  const reply = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let at = LENGTH_BYTES + reply.readUInt32LE();
   // oxlint-disable-next-line typescript/consistent-type-assertions -- the parser's last line; see above.
-  return JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")) as Shape;
+  const { head, lengths } = JSON.parse(reply.toString("utf8", LENGTH_BYTES, at)) as { head: Head; lengths: number[] };
+  const texts = lengths.map((length) => {
+    at += length;
+    return reply.toString("utf8", at - length, at);
+  });
+  return { head, texts };
 }

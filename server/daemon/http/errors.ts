@@ -29,7 +29,7 @@ export function errorBody(error: GhostError): string {
   const field = error.details["field"];
   return JSON.stringify({
     error: {
-      message: `${message.endsWith(".") ? message : `${message}.`} ${advice}`,
+      message: `${/[.?!]$/.test(message) ? message : `${message}.`} ${advice}`,
       type: http >= 500 ? "server_error" : http === 429 ? "rate_limit_error" : "invalid_request_error",
       param: typeof field === "string" ? field : null,
       code: OPENAI_CODES[error.code] ?? error.code,

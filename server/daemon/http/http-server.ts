@@ -2,6 +2,7 @@
  * The HTTP front: listener, access, errors. Routes live in the files it is handed; each names its audience, and one without is a bug that fails at start.
  */
 import { createServer, type Server } from "node:http";
+import type { Socket } from "node:net";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { ClientId, UserId } from "../../../protocol/ids.ts";
 import { clientIdSchema } from "../../../protocol/ids.ts";
@@ -69,7 +70,11 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
     await app.listen({ host: HOST, port: options.port });
   } catch (error) {
     await app.close();
-    if (systemCode(error) !== "EADDRINUSE") throw error;
+    const code = systemCode(error);
+    if (code === "EACCES") {
+      throw new UserError("usage", `port ${options.port} needs rights that you do not have; choose one above 1023`, { cause: error });
+    }
+    if (code !== "EADDRINUSE") throw error;
     throw new UserError("port_in_use", `port ${options.port} on ${HOST} is taken by another program`, { cause: error, details: { port: options.port } });
   }
   const address = app.server.address();
@@ -81,9 +86,9 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
     port,
     routes,
     open: () => open.size,
+    // Idle connections stay: what Node calls idle includes answers that have ended and are still being sent.
     drain() {
       isDraining = true;
-      app.server.closeIdleConnections();
     },
     cut: (reason) => open.cut(reason),
     async [Symbol.asyncDispose]() {
@@ -100,6 +105,12 @@ function createApp(options: HttpFrontOptions, access: AccessControl, isDraining:
     // A HEAD route of its own for each GET route would need an audience of its own.
     exposeHeadRoutes: false,
     serverFactory: (handler) => createRawServer(handler),
+    // A path that cannot be decoded never reaches the hooks below.
+    frameworkErrors: (error, request, reply) => {
+      const refused = refuse(access, request, "model");
+      sendError(reply, refused ?? new UserError("invalid_params", `the path cannot be read: ${error.message}`));
+    },
+    clientErrorHandler: answerUnreadable,
   });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
@@ -109,11 +120,9 @@ function createApp(options: HttpFrontOptions, access: AccessControl, isDraining:
     for (const method of [route.method].flat()) routes.push({ method, path: route.url, audience });
   });
   app.addHook("onRequest", (request, reply, next) => {
-    const { headers } = request;
-    const apiKey = headers["x-api-key"];
     // An unknown path asks for a key too: nobody can map what is here without one.
-    const audience = request.is404 ? "none" : (request.routeOptions.config.audience ?? "face");
-    const refused = access.refuse({ host: headers.host, origin: headers.origin, authorization: headers.authorization, apiKey: typeof apiKey === "string" ? apiKey : undefined }, audience);
+    const audience = request.is404 ? "model" : (request.routeOptions.config.audience ?? "face");
+    const refused = refuse(access, request, audience);
     const error = refused ?? (isDraining() ? new OperationalError("daemon_stopping", "the daemon is shutting down", { retryAfterMs: 2_000 }) : undefined);
     if (error === undefined) next();
     else sendError(reply, error);
@@ -130,6 +139,29 @@ function createApp(options: HttpFrontOptions, access: AccessControl, isDraining:
   return app;
 }
 
+function refuse(access: AccessControl, { headers }: FastifyRequest, audience: Audience): GhostError | undefined {
+  const apiKey = headers["x-api-key"];
+  return access.refuse(
+    {
+      host: headers.host,
+      origin: headers.origin,
+      authorization: headers.authorization,
+      apiKey: typeof apiKey === "string" ? apiKey : undefined,
+    },
+    audience,
+  );
+}
+
+/** What Node's parser gave up on: it has no head that could be checked, so the answer says nothing about us. */
+function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const status = error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? "408 Request Timeout" : "400 Bad Request";
+  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+}
+
 function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Server {
   const server = createServer(
     { headersTimeout: HEAD_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000, keepAliveTimeout: 75_000, noDelay: true },
@@ -140,7 +172,7 @@ function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Serv
   return server;
 }
 
-export function sendError(reply: FastifyReply, error: ReturnType<typeof toGhostError>): void {
+export function sendError(reply: FastifyReply, error: GhostError): void {
   const { status, headers, body } = httpError(error);
   void reply.code(status).headers(headers).send(body);
 }

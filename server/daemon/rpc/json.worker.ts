@@ -7,13 +7,16 @@ import { FrameError } from "../../../protocol/node/frame-decoder.ts";
 import { parseJson } from "../../../protocol/node/rpc-message.ts";
 import { UserError } from "../../base/errors.ts";
 import { serveWorker } from "../../platform/workers.ts";
+import { refuseExcess } from "../json-limits.ts";
 
 /** The job: 4 bytes with the number of values allowed (little endian), then the message. */
 const LIMIT_BYTES = 4;
 
 serveWorker((job) => {
   const maxValues = new DataView(job.buffer).getUint32(0, true);
-  const value = readJson(job.subarray(LIMIT_BYTES));
+  const text = job.subarray(LIMIT_BYTES);
+  refuseExcess(Buffer.from(text.buffer, text.byteOffset, text.byteLength));
+  const value = readJson(text);
   if (countValues(value, maxValues) > maxValues) {
     const id = typeof value === "object" && value !== null && "id" in value ? value.id : undefined;
     const details = typeof id === "string" || typeof id === "number" ? { id } : {};

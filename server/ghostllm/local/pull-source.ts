@@ -32,12 +32,24 @@ export function resolveSource(source: string, huggingFaceUrl: string): URL {
 
 /** The file's name without `.gguf`. @throws UserError `invalid_params` when that is no name. */
 export function defaultName(url: URL): string {
-  const last = decodeURIComponent(url.pathname.split("/").at(-1) ?? "");
+  const last = decodeSegment(url);
   const name = last.replace(/\.gguf$/i, "");
   if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) return name;
   throw new UserError("invalid_params", `${JSON.stringify(last)} gives no name for the model; pass one`, {
     details: { field: "name" },
   });
+}
+
+function decodeSegment(url: URL): string {
+  const encoded = url.pathname.split("/").at(-1) ?? "";
+  try {
+    return decodeURIComponent(encoded);
+  } catch (cause) {
+    throw new UserError("invalid_params", `${JSON.stringify(encoded)} in the source is no valid percent-encoding`, {
+      cause,
+      details: { field: "source" },
+    });
+  }
 }
 
 /** Where a redirect leads. @throws UserError `download_mismatch` for one that would leave https. */

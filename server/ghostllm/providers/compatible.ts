@@ -2,7 +2,8 @@
  * Any server that speaks OpenAI's chat completions: vLLM, llama-server, LM Studio, OpenRouter, …
  * 1. A client's own bytes are relayed with another model name and nothing else changed; the answer's frames are relayed as they came.
  * 2. An answer counts as whole only when `[DONE]` or a finish reason was seen; every other end throws, so that it cannot pass for one.
- * 3. `[DONE]` itself is not passed on: whoever writes to the client says it when the whole answer is stored.
+ * 3. A server's own words leave in our errors, but never its key, whatever it echoes (I5).
+ * 4. `[DONE]` itself is not passed on: whoever writes to the client says it when the whole answer is stored.
  */
 import { z } from "zod";
 import { modelRefSchema, type ModelRef } from "../../../protocol/ids.ts";
@@ -42,6 +43,13 @@ interface CompatibleOptions {
   readonly redact: (text: string) => void;
 }
 
+/** Whose words an error quotes. */
+interface Server {
+  readonly id: string;
+  /** Blanks the server's key (3). */
+  readonly clean: (text: string) => string;
+}
+
 const MODEL_LIST_TIMEOUT_MS = 3_000;
 const MAX_MODEL_LIST_BYTES = 4 * 1024 * 1024;
 const MAX_ERROR_BODY_BYTES = 64 * 1024;
@@ -72,6 +80,10 @@ export function createCompatibleProvider(options: CompatibleOptions): Provider &
   const key: Secret | undefined =
     config.key_env === undefined ? undefined : environmentSecret(options.environment, config.key_env);
   if (key !== undefined) options.redact(key.reveal());
+  const server: Server = {
+    id,
+    clean: (text) => (key === undefined ? text : text.replaceAll(key.reveal(), "[secret]")),
+  };
   const authorization: Readonly<Record<string, string>> =
     key === undefined ? {} : { authorization: `Bearer ${key.reveal()}` };
   let status: ProviderStatus = {
@@ -110,7 +122,7 @@ export function createCompatibleProvider(options: CompatibleOptions): Provider &
       },
       signal,
     );
-    if (response.status < 200 || response.status > 299) throw await rejection(id, response);
+    if (response.status < 200 || response.status > 299) throw await rejection(server, response);
     return response;
   };
 
@@ -120,7 +132,7 @@ export function createCompatibleProvider(options: CompatibleOptions): Provider &
       return config.models.map((name) => describe(options, name, undefined));
     }
     const response = await get("models", signal);
-    if (response.status !== 200) throw await rejection(id, response);
+    if (response.status !== 200) throw await rejection(server, response);
     const parsed = modelList.safeParse(parseJson(await readBody(response, MAX_MODEL_LIST_BYTES)));
     if (!parsed.success)
       throw new OperationalError("upstream_failed", `${id}: ${config.base_url}models is not a model list`);
@@ -142,10 +154,10 @@ export function createCompatibleProvider(options: CompatibleOptions): Provider &
     const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
     if (!isStream) {
       const frame = openAiFrame(dialect, await readBody(response, MAX_ANSWER_BYTES));
-      checkWhole(id, frame);
+      checkWhole(server, frame);
       return { model, frames: once(frame), trimmedCharacters: 0 };
     }
-    return { model, frames: await gate(readFrames(id, dialect, response)), trimmedCharacters: 0 };
+    return { model, frames: await gate(server, readFrames(server, dialect, response)), trimmedCharacters: 0 };
   };
 
   return {
@@ -230,76 +242,93 @@ function describe(options: CompatibleOptions, name: string, contextWindow: numbe
 }
 
 /** Whole frames of an SSE answer without `[DONE]`. Throws when the answer is not whole (2), after all that came before. */
-async function* readFrames(id: string, dialect: Dialect, response: HttpResponse): AsyncGenerator<Frame> {
+async function* readFrames(server: Server, dialect: Dialect, response: HttpResponse): AsyncGenerator<Frame> {
   const splitter = new SseSplitter();
   let whole = false;
   const accept = function* (bytes: Buffer): Generator<Frame> {
     const isLast = bytes.includes("[DONE]");
     if (isLast || bytes.includes('"finish_reason":"') || bytes.includes('"finish_reason": "')) whole = true;
     const kept = isLast ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]")) : bytes;
-    if (kept.includes('"error"')) yield* untilError(dialect, kept);
+    if (kept.includes('"error"')) yield* untilError(server, dialect, kept);
     else if (kept.length > 0) yield openAiFrame(dialect, kept);
   };
   for await (const chunk of response.body) {
     const bytes = splitter.push(chunk);
-    if (bytes !== undefined) yield* accept(bytes);
+    // Not `yield*`: delegating to a plain generator costs three promises a frame.
+    if (bytes !== undefined) for (const frame of accept(bytes)) yield frame;
   }
   // Some servers forget the blank line behind their last frame; a frame that was cut does not parse.
   const rest = splitter.rest();
-  if (rest.toString("utf8").trim() !== "") yield* untilError(dialect, Buffer.concat([...accept(Buffer.concat([rest, BLANK_LINE]))].map(({ bytes }) => bytes)));
-  if (!whole) throw new OperationalError("upstream_failed", `${id} ended its answer in the middle`);
+  if (rest.toString("utf8").trim() !== "")
+    yield* untilError(
+      server,
+      dialect,
+      Buffer.concat([...accept(Buffer.concat([rest, BLANK_LINE]))].map(({ bytes }) => bytes)),
+    );
+  if (!whole) throw new OperationalError("upstream_failed", `${server.id} ended its answer in the middle`);
 }
 
 const BLANK_LINE = Buffer.from("\n\n");
 
 /** The frames before the first that is an error, or is no chunk at all; then throws. Passes on everything when none is. */
-function* untilError(dialect: Dialect, bytes: Buffer): Generator<Frame> {
+function* untilError(server: Server, dialect: Dialect, bytes: Buffer): Generator<Frame> {
   const good: Buffer[] = [];
   for (const single of sseFrames(bytes)) {
-    const broken = openAiFrame(dialect, single).events().find((event) => event.kind === "error");
+    const broken = openAiFrame(dialect, single)
+      .events()
+      .find((event) => event.kind === "error");
     if (broken === undefined) {
       good.push(single);
       continue;
     }
     if (good.length > 0) yield openAiFrame(dialect, Buffer.concat(good));
-    throw new OperationalError("upstream_failed", broken.error.message);
+    throw new OperationalError("upstream_failed", server.clean(broken.error.message));
   }
   if (good.length > 0) yield openAiFrame(dialect, Buffer.concat(good));
 }
 
 /** Waits for the first frame with content, so that nothing is promised to the client before it; then everything in order. */
-async function gate(frames: AsyncGenerator<Frame>): Promise<AsyncIterable<Frame>> {
+async function gate(server: Server, frames: AsyncGenerator<Frame>): Promise<AsyncIterable<Frame>> {
   const held: Frame[] = [];
   for (let empty = 0; ; empty += 1) {
     const next = await frames.next();
     if (next.done === true) break;
     held.push(next.value);
-    throwErrorEvent(next.value);
+    throwErrorEvent(server, next.value);
     if (next.value.events().some((event) => event.kind !== "usage")) break;
     if (empty > MAX_EMPTY_FRAMES) {
       await frames.return(undefined);
       throw new OperationalError("upstream_failed", `the server sent ${MAX_EMPTY_FRAMES} frames without content`);
     }
   }
-  return (async function* () {
-    try {
-      yield* held;
-      yield* frames;
-    } finally {
-      await frames.return(undefined);
-    }
-  })();
+  return heldThen(held, frames);
 }
 
-function throwErrorEvent(frame: Frame): void {
+/** What was held, then the rest, without another generator's promises for each frame. */
+function heldThen(held: Frame[], rest: AsyncGenerator<Frame>): AsyncIterable<Frame> {
+  return {
+    [Symbol.asyncIterator]: () => ({
+      next() {
+        const value = held.shift();
+        return value === undefined ? rest.next() : Promise.resolve({ value, done: false });
+      },
+      return() {
+        held.length = 0;
+        return rest.return(undefined);
+      },
+    }),
+  };
+}
+
+function throwErrorEvent(server: Server, frame: Frame): void {
   const broken = frame.events().find((event) => event.kind === "error");
-  if (broken !== undefined) throw new OperationalError("upstream_failed", broken.error.message);
+  if (broken !== undefined) throw new OperationalError("upstream_failed", server.clean(broken.error.message));
 }
 
-function checkWhole(id: string, frame: Frame): void {
-  throwErrorEvent(frame);
+function checkWhole(server: Server, frame: Frame): void {
+  throwErrorEvent(server, frame);
   if (frame.events().length === 0)
-    throw new OperationalError("upstream_failed", `${id} sent an answer without content`);
+    throw new OperationalError("upstream_failed", `${server.id} sent an answer without content`);
 }
 
 async function* once(frame: Frame): AsyncGenerator<Frame> {
@@ -318,11 +347,13 @@ const errorBody = z.looseObject({
 });
 
 /** An answer with an error status as one of our errors. The upstream's own words are kept, shortened. */
-async function rejection(id: string, response: HttpResponse): Promise<GhostError> {
+async function rejection(server: Server, response: HttpResponse): Promise<GhostError> {
   const body = await readBody(response, MAX_ERROR_BODY_BYTES).catch(() => Buffer.alloc(0)); // The status says enough without a body.
   const parsed = errorBody.safeParse(parseJson(body));
   const error = parsed.success ? parsed.data.error : undefined;
-  const text = (typeof error === "string" ? error : (error?.message ?? firstWords(body))).slice(0, 500);
+  const { id, clean } = server;
+  // Before it is shortened: half a key is no key to look for.
+  const text = clean(typeof error === "string" ? error : (error?.message ?? firstWords(body, clean))).slice(0, 500);
   const code = typeof error === "object" ? String(error.code ?? error.type ?? "") : "";
   const message = `${id} answered ${response.status}${text === "" ? "" : `: ${text}`}`;
   const retryAfter = Number(header(response, "retry-after"));
@@ -355,9 +386,9 @@ function parseJson(bytes: Buffer): unknown {
 }
 
 /** The readable beginning of an HTML or text body. */
-function firstWords(body: Buffer): string {
-  return body
-    .toString("utf8", 0, 2000)
+function firstWords(body: Buffer, clean: Server["clean"]): string {
+  return clean(body.toString("utf8"))
+    .slice(0, 2000)
     .replace(/<(style|script)[^>]*>[\s\S]*?<\/\1>/gi, " ")
     .replace(/<[^>]*>/g, " ")
     .replace(/\s+/g, " ")

@@ -73,6 +73,7 @@ export interface EmbeddedProvider extends Provider {
 }
 
 const PROVIDER_ID = "embedded";
+/** Its name here, and what its file calls itself (`general.name`). */
 const BUILTIN_NAME = "tiny-code-fim";
 const BUILTIN_NOTE = "demonstration weights: continues code-shaped lines, cannot chat";
 /** Enough for a file and its surroundings; the KV memory of a 7-billion model stays near 1 GiB. */
@@ -106,8 +107,7 @@ const ENCODERS = new Set([
 interface LocalModel {
   readonly name: string;
   readonly path: string;
-  /** Only the built-in demonstration weights have one. */
-  readonly note: string | undefined;
+  readonly isBuiltin: boolean;
 }
 
 export function createEmbeddedProvider(options: EmbeddedOptions): EmbeddedProvider {
@@ -227,7 +227,7 @@ class LocalProvider implements EmbeddedProvider {
       else {
         const { entry } = update;
         const path = this.#registry.path(entry);
-        const model = await this.#describe({ name: entry.name, path, note: undefined }, []);
+        const model = await this.#describe({ name: entry.name, path, isBuiltin: false }, []);
         yield { kind: "done", model, sha256: entry.sha256, path };
       }
     }
@@ -285,15 +285,15 @@ class LocalProvider implements EmbeddedProvider {
     const builtin = {
       name: BUILTIN_NAME,
       path: join(this.#options.builtinModelsFolder, `${BUILTIN_NAME}.gguf`),
-      note: BUILTIN_NOTE,
+      isBuiltin: true,
     };
     const registered = await this.#registry.list();
-    const configured = Object.entries(this.#options.config.models).map(([name, path]) => ({ name, path, note: undefined }));
+    const configured = Object.entries(this.#options.config.models).map(([name, path]) => ({ name, path, isBuiltin: false }));
     const taken = new Set([BUILTIN_NAME, ...registered.map(({ name }) => name)]);
     return [
       builtin,
       ...configured.filter(({ name }) => !taken.has(name)),
-      ...registered.map((entry) => ({ name: entry.name, path: this.#registry.path(entry), note: undefined })),
+      ...registered.map((entry) => ({ name: entry.name, path: this.#registry.path(entry), isBuiltin: false })),
     ];
   }
 
@@ -320,7 +320,8 @@ class LocalProvider implements EmbeddedProvider {
         },
         contextWindow: engineModelOf(model.path, facts, this.#options.config).contextSize,
         sizeBytes: facts.sizeBytes,
-        ...(model.note === undefined ? {} : { note: model.note, demonstration: true }),
+        // Wherever they lie and whatever they are called: the file itself says which weights it holds.
+        ...(model.isBuiltin || facts.name === BUILTIN_NAME ? { note: BUILTIN_NOTE, demonstration: true } : {}),
       };
     } catch (error) {
       const { message } = toGhostError(error);
@@ -340,7 +341,7 @@ class LocalProvider implements EmbeddedProvider {
         capabilities,
         note: `unusable: ${message}`,
         unusable: true,
-        ...(model.note === undefined ? {} : { demonstration: true }),
+        ...(model.isBuiltin ? { demonstration: true } : {}),
       };
     }
   }

@@ -21,8 +21,10 @@ import type { Begin, Opened, Outcome } from "./transcript-record.ts";
 
 /** Frames wait this long for company: one wake-up then serves many streams. */
 const GATHER_MS = 10;
-/** A decoding slice: well below the 2 ms that anything may hold the main thread. */
+/** A slice of work: well below the 2 ms that anything may hold the main thread. */
 const SLICE_MS = 1;
+/** The same when records come faster than they are stored, up to that limit. */
+const PRESSED_SLICE_MS = 1.8;
 /** An answer that has ended waits this long for others to share its transaction; it is safe in the spool, and who asks does not wait. */
 const END_DELAY_MS = 50;
 /** How often growing answers are stored: bounds what a boot after a crash replays, and how far a reader lags. */
@@ -31,11 +33,22 @@ const LIVE_PERIOD_MS = 1_000;
 const WATCHED_PERIOD_MS = 100;
 /** An answer with this much unstored text is stored at once: bounds the memory of one stream. */
 const CHUNK_LENGTH = 64 * 1024;
-/** Answers, and characters of them, in one batch: building its rows stays within a slice. */
-const MAX_BATCH_ANSWERS = 32;
-const MAX_BATCH_LENGTH = 256 * 1024;
+/** Answers, and characters of them, in one batch. A batch costs some ten turns of a busy loop (20 ms) before its first row: many small ones would fall
+ * behind. The second is for when records come faster than they are stored; its transaction takes about 0.2 s, away from the main thread. */
+const MAX_BATCH_ANSWERS = 256;
+const PRESSED_BATCH_ANSWERS = 1_024;
+const MAX_BATCH_LENGTH = 512 * 1024;
 /** Bytes of frames, requests and text that wait for SQLite. Beyond it a stalled disk would take the whole process down. */
 const MAX_HELD_BYTES = 64 * 1024 * 1024;
+/** What a waiting record takes besides its bytes, roughly. */
+const RECORD_OVERHEAD_BYTES = 512;
+/** Beyond this a new answer waits before it begins, so that a client that asks without end is slowed to what can be stored, and those that stream have
+ * the rest of the room. */
+const MAX_HELD_FOR_NEW_BYTES = 32 * 1024 * 1024;
+/** A disk that makes nobody's room for this long has stalled: who waits is better told. */
+const ROOM_WAIT_MS = 5_000;
+/** Each who waits holds a connection and a body. */
+const MAX_WAITING = 4_096;
 /** Requests waiting to be attached hold their bodies; this much of them is stored without waiting for the period. */
 const EAGER_HELD_BYTES = 4 * 1024 * 1024;
 const RETRY_MS = 1_000;
@@ -102,6 +115,8 @@ export class Absorber {
   #dueAtMs = Number.POSITIVE_INFINITY;
   #drains: { readonly mine: (answer: Tracked) => boolean; resolve(): void; reject(error: unknown): void }[] = [];
   #jobs: (() => Promise<void>)[] = [];
+  /** Those who wait for room, oldest first. */
+  readonly #waiting = new Set<() => void>();
   #storedAtMs: number;
   #retryAtMs = 0;
   #wake: (() => void) | undefined;
@@ -134,14 +149,30 @@ export class Absorber {
 
   /** @throws OperationalError `overloaded` when too much waits for SQLite; call it before spooling. */
   checkRoom(sizeBytes: number): void {
-    if (this.#heldBytes + sizeBytes <= MAX_HELD_BYTES) return;
-    throw new OperationalError("overloaded", "the transcript cannot be stored as fast as it grows", {
-      retryAfterMs: RETRY_MS,
+    if (this.#heldBytes + sizeBytes > MAX_HELD_BYTES) throw overloaded();
+  }
+
+  /** Undefined where an answer may begin; else resolves when it may. @throws OperationalError `overloaded` after `ROOM_WAIT_MS`. */
+  roomForNew(): Promise<void> | undefined {
+    if (this.#heldBytes <= MAX_HELD_FOR_NEW_BYTES || this.#stopped) return undefined;
+    if (this.#waiting.size >= MAX_WAITING) return Promise.reject(overloaded());
+    return new Promise((resolve, reject) => {
+      const proceed = () => {
+        timer[Symbol.dispose]();
+        this.#waiting.delete(proceed);
+        resolve();
+      };
+      const timer = this.#options.clock.after(ROOM_WAIT_MS, () => {
+        this.#waiting.delete(proceed);
+        reject(overloaded());
+      });
+      this.#waiting.add(proceed);
     });
   }
 
   /** Takes over what was just spooled. */
-  push(answer: Tracked, change: Change, position: Position, sizeBytes: number): void {
+  push(answer: Tracked, change: Change, position: Position, bodyBytes: number): void {
+    const sizeBytes = bodyBytes + RECORD_OVERHEAD_BYTES;
     this.#heldBytes += sizeBytes;
     this.#queue.push({ answer, change, position, sizeBytes });
     if (this.#queue.length === 1) this.#wake?.();
@@ -173,6 +204,7 @@ export class Absorber {
       this.#wake?.();
     }
     await this.#running;
+    this.#admit();
   }
 
   async #run(): Promise<void> {
@@ -186,6 +218,7 @@ export class Absorber {
         this.#retryAtMs = this.#options.clock.monotonic() + RETRY_MS;
         this.#failDrains(error);
       }
+      this.#admit();
     }
   }
 
@@ -201,7 +234,7 @@ export class Absorber {
       const { clock } = this.#options;
       const now = clock.monotonic();
       const isLate = now - this.#storedAtMs >= this.#period();
-      const isDue = now >= this.#retryAtMs && (isLate || now >= this.#dueAtMs || this.#heldBytes > EAGER_HELD_BYTES);
+      const isDue = now >= this.#retryAtMs && (isLate || now >= this.#dueAtMs || this.#isPressed);
       if ((isDraining || isDue) && this.#dirty.size > 0) {
         await this.#store((answer) => isLate || drains.some(({ mine }) => mine(answer)));
         if (isLate) this.#storedAtMs = clock.monotonic();
@@ -243,29 +276,58 @@ export class Absorber {
   }
 
   #period(): number {
-    for (const { place } of this.#dirty) {
-      if (place && this.#options.isWatched(place.sessionId)) return WATCHED_PERIOD_MS;
+    for (const { place, request } of this.#dirty) {
+      // A question that is not attached yet names its session where a face asked it.
+      const sessionId = place?.sessionId ?? request?.sessionId ?? null;
+      if (sessionId !== null && this.#options.isWatched(sessionId)) return WATCHED_PERIOD_MS;
     }
     return LIVE_PERIOD_MS;
   }
 
-  /** Decodes for one slice, or, in slices, up to and with `until`. */
+  /**
+   * Decodes in slices: for `drain` all up to and with `until`; else what is there, or as much as makes a batch. An answer that has become long ends it
+   * too, and is stored before it grows on: what is built and bound for one answer stays small.
+   */
   async #decode(until: Item | undefined): Promise<void> {
-    const { clock } = this.#options;
-    let sliceEnd = clock.monotonic() + SLICE_MS;
+    const last = until ?? this.#queue.at(-1);
+    let ended = 0;
+    const breathe = this.#slices();
     for (let item = this.#queue[this.#taken]; item !== undefined; item = this.#queue[this.#taken]) {
       this.#taken += 1;
       this.#heldBytes -= item.sizeBytes;
       this.#apply(item);
-      if (item === until) break;
-      if (clock.monotonic() < sliceEnd) continue;
-      if (until === undefined) break;
-      await clock.sleep(0);
-      sliceEnd = clock.monotonic() + SLICE_MS;
+      if (item === last) break;
+      if (item.change.kind === "end") ended += 1;
+      // Those that are still open come on top.
+      const isEnough = ended >= (this.#batchAnswers() * 2) / 3 || deltaLength(item.answer.delta) >= CHUNK_LENGTH;
+      if (until === undefined && isEnough) break;
+      const breath = breathe();
+      if (breath !== undefined) await breath;
     }
     if (this.#taken === this.#queue.length) this.#queue = [];
     else if (this.#taken > 0) this.#queue = this.#queue.slice(this.#taken);
     this.#taken = 0;
+  }
+
+  get #isPressed(): boolean {
+    return this.#heldBytes > EAGER_HELD_BYTES;
+  }
+
+  #batchAnswers(): number {
+    return this.#isPressed ? PRESSED_BATCH_ANSWERS : MAX_BATCH_ANSWERS;
+  }
+
+  /** To be called between two pieces of work: gives others their turn when a slice is over. */
+  #slices(): () => Promise<void> | undefined {
+    const { clock } = this.#options;
+    const start = () => clock.monotonic() + (this.#isPressed ? PRESSED_SLICE_MS : SLICE_MS);
+    let end = start();
+    return () =>
+      clock.monotonic() < end
+        ? undefined
+        : clock.sleep(0).then(() => {
+            end = start();
+          });
   }
 
   #apply({ answer, change, position }: Item): void {
@@ -322,7 +384,7 @@ export class Absorber {
     for (let next = 0; next < due.length; ) {
       const batch: Tracked[] = [];
       let length = 0;
-      for (; next < due.length && batch.length < MAX_BATCH_ANSWERS && length < MAX_BATCH_LENGTH; next += 1) {
+      for (; next < due.length && batch.length < this.#batchAnswers() && length < MAX_BATCH_LENGTH; next += 1) {
         const answer = due[next];
         if (answer === undefined) break;
         batch.push(answer);
@@ -374,16 +436,15 @@ export class Absorber {
       .filter(({ state, chunks }) => state !== "streaming" && chunks > 0)
       .map(({ answerId }) => answerId);
     const chunks = await buffer.chunks(assembled);
-    const { batch, places } = planBatch({
-      answers,
-      openings,
-      found,
-      chunks,
-      revision: this.#revision,
-      ids,
-      nowMs: clock.now(),
-    });
-    await buffer.commit(batch);
+    const plan = planBatch({ found, chunks, revision: this.#revision, ids, nowMs: clock.now() });
+    const breathe = this.#slices();
+    for (const answer of answers) {
+      plan.add(answer, openings.get(answer));
+      const breath = breathe();
+      if (breath !== undefined) await breath;
+    }
+    const { batch, places } = plan;
+    await buffer.commit(batch, breathe);
     this.#revision = batch.revision;
     const sessions = new Set<SessionId>();
     for (const answer of answers) {
@@ -398,13 +459,13 @@ export class Absorber {
 
   /** The messages of requests that are not attached yet, decoded and hashed. */
   async #openings(answers: readonly Tracked[]): Promise<ReadonlyMap<LiveAnswer, Opening>> {
-    const { buffer, clock, log } = this.#options;
+    const { buffer, log } = this.#options;
     const openings = new Map<LiveAnswer, Opening>();
     const requests = answers.flatMap((answer) =>
       answer.request === undefined ? [] : [{ answer, request: answer.request }],
     );
     const owners = await buffer.owners(requests.flatMap(({ request }) => request.sessionId ?? []));
-    let sliceEnd = clock.monotonic() + SLICE_MS;
+    const breathe = this.#slices();
     for (const { answer, request } of requests) {
       const messages = await request.messages().catch((error: unknown) => {
         // The answer is stored all the same; only what it answers is missing.
@@ -415,9 +476,8 @@ export class Absorber {
       const { sessionId, threadId } = request;
       const named = { sessionId, threadId, exists: owner === answer.userId, isFree: owner === undefined };
       openings.set(answer, openingOf(messages, named));
-      if (clock.monotonic() < sliceEnd) continue;
-      await clock.sleep(0);
-      sliceEnd = clock.monotonic() + SLICE_MS;
+      const breath = breathe();
+      if (breath !== undefined) await breath;
     }
     return openings;
   }
@@ -450,6 +510,14 @@ export class Absorber {
     });
   }
 
+  /** Lets those begin for whom there is room again, or who will learn that everything stops. */
+  #admit(): void {
+    for (const proceed of this.#waiting) {
+      if (this.#heldBytes > MAX_HELD_FOR_NEW_BYTES && !this.#stopped) return;
+      proceed();
+    }
+  }
+
   /** (3) */
   #release(): void {
     const { spool } = this.#options;
@@ -463,6 +531,12 @@ export class Absorber {
     this.#drains = [];
     for (const { reject } of drains) reject(error);
   }
+}
+
+function overloaded(): OperationalError {
+  return new OperationalError("overloaded", "the transcript cannot be stored as fast as it grows", {
+    retryAfterMs: RETRY_MS,
+  });
 }
 
 /** An answer of which nothing is stored yet. */

@@ -144,8 +144,11 @@ export interface ContextBuffer {
   openAnswers(): Promise<readonly OpenAnswerRow[]>;
   revision(): Promise<number>;
   placement(answerId: AnswerId): Promise<Placement | undefined>;
-  /** @throws what `Database.write` throws; BugError when a thread has grown since it was read (3). Nothing of the batch is stored then. */
-  commit(batch: Batch): Promise<void>;
+  /**
+   * `breathe` is called between two tables, and awaited where it says so: a large batch is not turned into text at one go.
+   * @throws what `Database.write` throws; BugError when a thread has grown since it was read (3). Nothing of the batch is stored then.
+   */
+  commit(batch: Batch, breathe?: () => Promise<void> | undefined): Promise<void>;
   /** Deletes a session with everything in it; its answers stay, without any text, for the usage. */
   deleteSession(userId: UserId, sessionId: SessionId): Promise<void>;
   /** Keeps the texts of the latest `keep` completions. */
@@ -240,7 +243,15 @@ export function createContextBuffer(database: Database): ContextBuffer {
       ]);
       return found && { sessionId: found.session_id, threadId: found.thread_id, entryId: found.entry_id };
     },
-    commit: (batch) => database.write(statementsOf(batch)),
+    async commit(batch, breathe) {
+      const statements: Statement[] = [];
+      for (const statement of statementsOf(batch)) {
+        statements.push(statement);
+        const breath = breathe?.();
+        if (breath !== undefined) await breath;
+      }
+      await database.write(statements);
+    },
     deleteSession: (userId, sessionId) =>
       database.write([
         {
@@ -325,32 +336,24 @@ const SET_REVISION = `INSERT INTO counters (name, value) VALUES ('revision', ?)
   ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)`;
 
 /** A session's row stands before what refers to it. */
-function statementsOf(batch: Batch): readonly Statement[] {
-  const statements: Statement[] = [];
-  const add = (sql: string, rows: readonly unknown[]) => {
-    if (rows.length > 0) statements.push({ sql, values: [JSON.stringify(rows)] });
-  };
-  add(
-    INSERT_SESSIONS,
-    batch.sessions.map((row) => [row.id, row.userId, row.title, row.client, row.createdAtMs]),
-  );
-  add(
-    TOUCH_SESSIONS,
-    batch.touched.map((row) => [row.id, row.atMs]),
-  );
-  add(
-    UPSERT_THREADS,
-    batch.threads.map((row) => [row.id, row.sessionId, row.userId, row.head, row.epoch, row.basedOn, row.atMs]),
-  );
-  add(UPSERT_ENTRIES, batch.entries.map(entryValues));
-  add(UPSERT_ANSWERS, batch.answers.map(answerValues));
-  add(
-    INSERT_CHUNKS,
-    batch.chunks.map((row) => [row.answerId, row.sequence, row.userId, row.body]),
-  );
-  add(DELETE_CHUNKS, batch.assembled);
-  if (batch.entries.length > 0) statements.push({ sql: SET_REVISION, values: [batch.revision] });
-  return statements;
+function* statementsOf(batch: Batch): Generator<Statement> {
+  const tables: readonly (readonly [sql: string, rows: () => readonly unknown[]])[] = [
+    [INSERT_SESSIONS, () => batch.sessions.map((row) => [row.id, row.userId, row.title, row.client, row.createdAtMs])],
+    [TOUCH_SESSIONS, () => batch.touched.map((row) => [row.id, row.atMs])],
+    [
+      UPSERT_THREADS,
+      () => batch.threads.map((row) => [row.id, row.sessionId, row.userId, row.head, row.epoch, row.basedOn, row.atMs]),
+    ],
+    [UPSERT_ENTRIES, () => batch.entries.map(entryValues)],
+    [UPSERT_ANSWERS, () => batch.answers.map(answerValues)],
+    [INSERT_CHUNKS, () => batch.chunks.map((row) => [row.answerId, row.sequence, row.userId, row.body])],
+    [DELETE_CHUNKS, () => batch.assembled],
+  ];
+  for (const [sql, rowsOf] of tables) {
+    const rows = rowsOf();
+    if (rows.length > 0) yield { sql, values: [JSON.stringify(rows)] };
+  }
+  if (batch.entries.length > 0) yield { sql: SET_REVISION, values: [batch.revision] };
 }
 
 function entryValues(row: EntryRow): readonly unknown[] {

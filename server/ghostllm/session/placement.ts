@@ -90,9 +90,6 @@ export function wantedPrefixes(userId: UserId, opening: Opening): readonly Wante
 }
 
 export interface BatchInput {
-  /** In the order in which they began or ended. */
-  readonly answers: readonly LiveAnswer[];
-  readonly openings: ReadonlyMap<LiveAnswer, Opening>;
   readonly found: readonly FoundEntry[];
   /** Stored pieces of answers that have ended. */
   readonly chunks: ReadonlyMap<AnswerId, readonly Delta[]>;
@@ -105,8 +102,11 @@ export interface BatchPlan {
   readonly batch: Batch;
   /** Where the batch puts answers that had no place: theirs once it is committed. */
   readonly places: ReadonlyMap<LiveAnswer, Place>;
+  /** Adds an answer, in the order in which they began or ended, with its opening where it is not attached yet. */
+  add(live: LiveAnswer, opening: Opening | undefined): void;
 }
 
+/** A batch that grows answer by answer, so that its maker can let others have their turn in between. */
 export function planBatch(input: BatchInput): BatchPlan {
   const batch: Batch = {
     sessions: [],
@@ -120,18 +120,20 @@ export function planBatch(input: BatchInput): BatchPlan {
   };
   const tree = new BatchTree(input.found);
   const places = new Map<LiveAnswer, Place>();
-  for (const live of input.answers) {
-    const opening = input.openings.get(live);
-    let place = live.place ?? null;
-    if (opening !== undefined) {
-      place = placeOpening(live, opening, tree, batch, input);
-      places.set(live, place);
-    } else if (place !== null) {
-      batch.touched.push({ id: place.sessionId, atMs: input.nowMs });
-    }
-    addAnswer(live, place, input, tree, batch);
-  }
-  return { batch, places };
+  return {
+    batch,
+    places,
+    add(live, opening) {
+      let place = live.place ?? null;
+      if (opening !== undefined) {
+        place = placeOpening(live, opening, tree, batch, input);
+        places.set(live, place);
+      } else if (place !== null) {
+        batch.touched.push({ id: place.sessionId, atMs: input.nowMs });
+      }
+      addAnswer(live, place, input, tree, batch);
+    },
+  };
 }
 
 /** Stored entries, and those of this batch, by prefix. */

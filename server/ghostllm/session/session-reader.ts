@@ -112,8 +112,9 @@ const SUMMARY = `SELECT s.id, s.title, s.client, s.created_at, s.updated_at,
     (SELECT count(*) FROM threads t WHERE t.session_id = s.id) AS threads,
     (SELECT count(*) FROM entries e WHERE e.session_id = s.id) AS messages
   FROM sessions s WHERE s.user_id = ?`;
+/** Threads that changed in one batch have one time; the revisions of their heads tell which came last. */
 const THREADS = `SELECT id, head, updated_at FROM threads WHERE session_id = ? AND user_id = ?
-  ORDER BY updated_at DESC, id DESC LIMIT ${MAX_THREADS}`;
+  ORDER BY updated_at DESC, (SELECT revision FROM entries e WHERE e.id = head) DESC LIMIT ${MAX_THREADS}`;
 const THREAD = "SELECT id, head, updated_at FROM threads WHERE id = ? AND session_id = ? AND user_id = ?";
 /** From the head up to the root. */
 const PATH = `WITH RECURSIVE path (id, parent, depth) AS (

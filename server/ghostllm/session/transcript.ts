@@ -185,25 +185,8 @@ class SpooledTranscript implements Transcript {
   }
 
   begin(start: AnswerStart): Recording | Promise<Recording> {
-    this.#refuseWhenClosed();
-    const { request } = start;
-    const begin: Begin = {
-      userId: start.actor.userId,
-      client: start.actor.client,
-      task: start.task,
-      target: start.target,
-      atMs: this.#options.clock.now(),
-      labels: [...(start.labels ?? [])],
-      request: describeRequest(request, this.#options.ids),
-    };
-    if (request.kind === "completion") return this.#begin(start, begin, Buffer.alloc(0), undefined);
-    const body = request.kind === "body" ? request.body : messageBytes(request.messages);
-    const source: RequestSource =
-      request.kind === "body"
-        ? { kind: "body", body, dialect: request.dialect }
-        : { kind: "messages", messages: request.messages };
-    if (body.length <= LARGE_BODY_BYTES) return this.#begin(start, begin, body, source);
-    return this.#beginLarge(start, begin, body, source);
+    const room = this.#absorber.roomForNew();
+    return room === undefined ? this.#beginNow(start) : room.then(() => this.#beginNow(start));
   }
 
   async settled(answerId: AnswerId): Promise<Placement> {
@@ -298,6 +281,28 @@ class SpooledTranscript implements Transcript {
       for (const notifiers of this.#watchers.values()) for (const notify of notifiers) notify();
     }
     await this.#absorber.stop();
+  }
+
+  #beginNow(start: AnswerStart): Recording | Promise<Recording> {
+    this.#refuseWhenClosed();
+    const { request } = start;
+    const begin: Begin = {
+      userId: start.actor.userId,
+      client: start.actor.client,
+      task: start.task,
+      target: start.target,
+      atMs: this.#options.clock.now(),
+      labels: [...(start.labels ?? [])],
+      request: describeRequest(request, this.#options.ids),
+    };
+    if (request.kind === "completion") return this.#begin(start, begin, Buffer.alloc(0), undefined);
+    const body = request.kind === "body" ? request.body : messageBytes(request.messages);
+    const source: RequestSource =
+      request.kind === "body"
+        ? { kind: "body", body, dialect: request.dialect }
+        : { kind: "messages", messages: request.messages };
+    if (body.length <= LARGE_BODY_BYTES) return this.#begin(start, begin, body, source);
+    return this.#beginLarge(start, begin, body, source);
   }
 
   async #beginLarge(start: AnswerStart, begin: Begin, body: Buffer, source: RequestSource): Promise<Recording> {

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { UserError } from "../../../base/errors.ts";
+import { findMembers, type MemberPlaces } from "../../../base/json-scan.ts";
 import type { Message, OutputOptions, Part, Sampling, TextFormat, ToolChoice, ToolSpec } from "../../../ghostllm/stream.ts";
 
 const textPart = z.looseObject({ type: z.literal("text"), text: z.string() });
@@ -35,12 +36,16 @@ const shared = {
   n: z.literal(1, { error: "only one choice per request is supported" }).nullish(),
 };
 
+/** OpenAI takes 128; agents with many servers attached send some hundreds. Each costs routing, and the main loop, its share. */
+const MAX_TOOLS = 512;
+
 const chatSchema = z.looseObject({
   ...shared,
   messages: z.array(message).min(1),
   max_completion_tokens: z.int().positive().nullish(),
   tools: z
     .array(z.looseObject({ type: z.string(), function: z.looseObject({ name: z.string().min(1), description: z.string().nullish(), parameters: z.unknown().optional() }).optional() }))
+    .max(MAX_TOOLS)
     .nullish(),
   tool_choice: z.union([z.enum(["auto", "none", "required"]), z.looseObject({ function: z.looseObject({ name: z.string() }) })]).nullish(),
   response_format: z
@@ -85,6 +90,14 @@ export interface CompletionFacts extends RequestFacts {
   readonly suffix: string;
 }
 
+export interface EmbeddingFacts {
+  readonly model: string;
+  readonly isBase64: boolean;
+}
+
+/** What we set in a body before it is relayed; see `setMembers`. */
+export const findPlaces = (body: Buffer): MemberPlaces => findMembers(body, ["model", "stream_options"]);
+
 /** @throws UserError `invalid_json` | `invalid_params` */
 export function parseChat(body: Buffer): { readonly facts: ChatFacts; readonly messages: () => readonly Message[] } {
   const request = check(chatSchema, body);
@@ -107,7 +120,7 @@ export function parseCompletion(body: Buffer): CompletionFacts {
 }
 
 /** @throws UserError `invalid_json` | `invalid_params` */
-export function parseEmbedding(body: Buffer): { readonly model: string; readonly texts: readonly string[]; readonly isBase64: boolean } {
+export function parseEmbedding(body: Buffer): EmbeddingFacts & { readonly texts: readonly string[] } {
   const request = check(embeddingSchema, body);
   return { model: request.model, texts: typeof request.input === "string" ? [request.input] : request.input, isBase64: request.encoding_format === "base64" };
 }

@@ -9,7 +9,6 @@ import type { ServerResponse } from "node:http";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { UserId } from "../../../../protocol/ids.ts";
 import type { Clock } from "../../../base/clock.ts";
-import { setMembers } from "../../../base/json-scan.ts";
 import { type GhostError, OperationalError, toGhostError, UserError } from "../../../base/errors.ts";
 import type { Answer, Brain } from "../../../ghostllm/brain.ts";
 import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
@@ -19,9 +18,9 @@ import type { Actor } from "../../../platform/permit.ts";
 import { errorBody, httpError } from "../errors.ts";
 import { actorOf } from "../http-server.ts";
 import type { OpenRequests } from "../open-requests.ts";
-import type { BodyReader } from "../body-reader.ts";
+import type { BodyReader, ReadBody } from "../body-reader.ts";
 import { createStreamWriter, type OpenAiFormat, renderWhole, toOpenAiUsage } from "./openai-writer.ts";
-import { parseCompletion, parseEmbedding, type RequestFacts } from "./openai-request.ts";
+import type { RequestFacts } from "./openai-request.ts";
 
 interface OpenAiOptions {
   readonly open: OpenRequests;
@@ -56,15 +55,16 @@ async function listModels(options: OpenAiOptions, request: FastifyRequest): Prom
 async function chat(options: OpenAiOptions, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const body = bodyOf(request);
   const signal = options.open.track(reply.raw);
-  const { facts, messages } = await options.bodies.readChat(body, signal);
+  const read = await options.bodies.readChat(body, signal);
+  const { facts } = read;
   const modelRequest: ModelRequest = {
     task: "chat",
     target: facts.model,
-    messages,
+    messages: () => read.messages(),
     tools: facts.tools,
     toolChoice: facts.toolChoice,
     recordedBody: { dialect: "openai-chat", body },
-    ...common("openai-chat", facts, body, actorOf(request, options.userId)),
+    ...common("openai-chat", read, actorOf(request, options.userId)),
     lane: "chat",
   };
   return answer(options, "openai-chat", modelRequest, facts, reply, signal);
@@ -73,8 +73,9 @@ async function chat(options: OpenAiOptions, request: FastifyRequest, reply: Fast
 async function complete(options: OpenAiOptions, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
   const body = bodyOf(request);
   const signal = options.open.track(reply.raw);
-  const facts = parseCompletion(body);
-  const base = common("openai-completion", facts, body, actorOf(request, options.userId));
+  const read = await options.bodies.readCompletion(body, signal);
+  const { facts } = read;
+  const base = common("openai-completion", read, actorOf(request, options.userId));
   const modelRequest: CompletionRequest = {
     task: "completion",
     target: facts.model,
@@ -88,7 +89,9 @@ async function complete(options: OpenAiOptions, request: FastifyRequest, reply: 
   return answer(options, "openai-completion", modelRequest, facts, reply, signal);
 }
 
-function common(dialect: OpenAiFormat, facts: RequestFacts, body: Buffer, actor: Actor) {
+function common(dialect: OpenAiFormat, read: ReadBody<RequestFacts>, actor: Actor) {
+  const { facts } = read;
+  const streamOptions = facts.stream ? { stream_options: JSON.stringify(facts.streamOptions) } : {};
   return {
     output: facts.output,
     sampling: facts.sampling,
@@ -96,8 +99,7 @@ function common(dialect: OpenAiFormat, facts: RequestFacts, body: Buffer, actor:
     stream: facts.stream,
     origin: {
       dialect,
-      bodyFor: (modelName: string) =>
-        setMembers(body, { model: JSON.stringify(modelName), ...(facts.stream ? { stream_options: JSON.stringify(facts.streamOptions) } : {}) }),
+      bodyFor: (modelName: string) => read.with({ model: JSON.stringify(modelName), ...streamOptions }),
     },
   };
 }
@@ -163,11 +165,12 @@ function breakOff(raw: ServerResponse, error: GhostError): void {
 async function embed(options: OpenAiOptions, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   const body = bodyOf(request);
   const signal = options.open.track(reply.raw);
-  const { model, texts, isBase64 } = parseEmbedding(body);
+  const read = await options.bodies.readEmbedding(body, signal);
+  const { model, isBase64 } = read.facts;
   const actor = actorOf(request, options.userId);
-  const relayed = await options.brain.relayEmbeddings(model, (name) => setMembers(body, { model: JSON.stringify(name) }), actor, signal);
+  const relayed = await options.brain.relayEmbeddings(model, (name) => read.with({ model: JSON.stringify(name) }), actor, signal);
   if (relayed !== undefined) return reply.type("application/json").send(relayed);
-  const { vectors, promptTokens, model: ref } = await options.brain.embed({ task: "embedding", target: model, texts, actor }, signal);
+  const { vectors, promptTokens, model: ref } = await options.brain.embed({ task: "embedding", target: model, texts: await read.texts(), actor }, signal);
   return {
     object: "list",
     model: ref,

@@ -1,0 +1,314 @@
+/**
+ * A provider's key reaches its own server and nothing else (I5), and who can only ask holds nothing to answer with (I14).
+ * What a model says in its answer is the user's and is passed on unchanged, whatever it is; everything around it is ours, and is looked at here.
+ */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
+import { createServer, type IncomingMessage } from "node:http";
+import { after, before, test } from "node:test";
+import { GhostApiError } from "../../protocol/errors.ts";
+import type { GhostClient } from "../../protocol/ghost-client.ts";
+import { methodsByName } from "../../protocol/ghost-api.ts";
+import { approvalIdSchema } from "../../protocol/ids.ts";
+import { connectSocket } from "../../protocol/node/socket-transport.ts";
+import { portOf } from "../fakes/openai-host-fast.ts";
+import { type OpenAiHost, type ScriptSource, startOpenAiHost } from "../fakes/openai-host.ts";
+import type { Script } from "../fakes/openai-host-script.ts";
+import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
+import { type ApiReply, ask, call, configFor } from "../support/http.ts";
+
+/** Random, so that it stands nowhere by accident; with the characters of base64. */
+const KEY = `sk-${Buffer.from(crypto.getRandomValues(new Uint8Array(30))).toString("base64")}`;
+const KEY_NAME = "GHOST_TEST_UPSTREAM_KEY";
+const soon = () => AbortSignal.timeout(30_000);
+
+let host: OpenAiHost;
+let other: OpenAiHost;
+let daemon: TestDaemon;
+let face: GhostClient;
+/** Everything that came out of the daemon towards its clients. */
+const shown: string[] = [];
+
+before(async () => {
+  host = await startOpenAiHost({ models: ["m"], apiKey: KEY });
+  other = await startOpenAiHost({ models: ["m2"] });
+  const more = `key_env = "${KEY_NAME}"
+[providers.compatible.other]
+base_url = "${other.baseUrl}"
+locality = "machine"
+[routing.aliases]
+both = ["up/m", "other/m2"]
+[log]
+level = "debug"
+`;
+  daemon = await startTestDaemon({ config: configFor(host.baseUrl, more), env: { [KEY_NAME]: KEY } });
+  face = await daemon.connect();
+});
+after(async () => {
+  face[Symbol.dispose]();
+  await daemon[Symbol.asyncDispose]();
+  await Promise.all([host[Symbol.asyncDispose](), other[Symbol.asyncDispose]()]);
+  assert.deepEqual([...host.violations, ...other.violations], []);
+});
+
+async function request(path: string, body: object): Promise<ApiReply> {
+  const reply = await call(daemon, path, { body });
+  shown.push(reply.text, JSON.stringify([...reply.headers]));
+  return reply;
+}
+/** Neither the key, nor so much of it that the rest could be guessed. */
+const holdsKey = (text: string) =>
+  text.includes(KEY) || text.includes(KEY.slice(0, 24)) || text.includes(KEY.slice(-24));
+
+test("the key is in the Authorization header of its own server, on every kind of request", async () => {
+  await request("/v1/chat/completions", ask("up/m", { stream: true }));
+  await request("/v1/chat/completions", ask("up/m"));
+  await request("/v1/completions", { model: "up/m", prompt: "x" });
+  await request("/v1/embeddings", { model: "up/m", input: "x" });
+  await face.api.model.list({ refresh: true }, soon());
+  assert.deepEqual(
+    new Set(host.requests.map(({ method, path }) => `${method} ${path}`)),
+    new Set(["GET /v1/models", "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/embeddings"]),
+  );
+  for (const { headers, bodyText } of host.requests) {
+    assert.equal(headers.authorization, `Bearer ${KEY}`);
+    assert.ok(!holdsKey(JSON.stringify({ ...headers, authorization: "" }) + bodyText));
+  }
+});
+
+const ECHOES: readonly [name: string, script: Script][] = [
+  ["a 401", { status: { code: 401, body: "json", message: `Incorrect API key provided: ${KEY}.` } }],
+  ["a 400", { status: { code: 400, body: "json", message: `header authorization: Bearer ${KEY}` } }],
+  ["a 429", { status: { code: 429, body: "json", message: `too much from ${KEY}`, retryAfterS: 1 } }],
+  ["a 500", { status: { code: 500, body: "json", message: `cannot look up ${KEY}`, errorCode: KEY } }],
+  [
+    "a 500 whose key is where the message is cut",
+    { status: { code: 500, body: "json", message: `${"x".repeat(480)}${KEY}` } },
+  ],
+  ["an HTML page", { status: { code: 502, body: "html", message: `Bearer ${KEY}` } }],
+  [
+    "an error in band at the start",
+    { tokens: 3, fault: { kind: "error-in-band", afterTokens: 0, message: `bad ${KEY}` } },
+  ],
+  [
+    "an error in band in the middle",
+    { tokens: 3, fault: { kind: "error-in-band", afterTokens: 2, message: `bad ${KEY}` } },
+  ],
+];
+for (const [name, script] of ECHOES) {
+  test(`${name} that echoes the key is passed on without it`, async () => {
+    for (const stream of [true, false]) {
+      host.playOnce(script);
+      const reply = await request("/v1/chat/completions", ask("up/m", { stream }));
+      assert.ok(!holdsKey(reply.text), reply.text);
+      if (stream) assert.match(reply.text, /"error"/);
+    }
+    host.playOnce(script);
+    const updates: unknown[] = [];
+    try {
+      for await (const update of face.api.chat.send({ text: "hello", model: "up/m" }, soon())) updates.push(update);
+    } catch (error) {
+      assert.ok(error instanceof GhostApiError);
+      updates.push({ message: error.message, details: error.details });
+    }
+    const seen = JSON.stringify(updates);
+    shown.push(seen);
+    assert.ok(!holdsKey(seen), seen);
+  });
+}
+
+test("errors of embeddings and of the list of models are passed on without the key as well", async () => {
+  const status = { code: 403, body: "json", message: `Bearer ${KEY} may not` } as const;
+  host.playOnce({ status });
+  assert.ok(!holdsKey((await request("/v1/embeddings", { model: "up/m", input: "x" })).text));
+  const failing: ScriptSource = () => ({ status });
+  host.play(failing);
+  const { providers } = await face.api.model.list({ refresh: true }, soon());
+  const { findings } = await face.api.daemon.doctor({}, soon());
+  host.play({});
+  await face.api.model.list({ refresh: true }, soon());
+  const up = providers.find(({ id }) => id === "up");
+  assert.deepEqual([up?.state, up?.problem?.includes("may not")], ["refused", true]);
+  assert.ok(!holdsKey(JSON.stringify([providers, findings])));
+});
+
+test("the next model of an alias gets neither the key nor the client's own", async () => {
+  const before = other.requests.length;
+  host.playOnce({ status: { code: 401, body: "json", message: KEY } });
+  const reply = await request("/v1/chat/completions", ask("both", { stream: true }));
+  assert.equal(reply.headers.get("x-ghost-model"), "other/m2");
+  assert.ok(other.requests.length > before);
+  for (const { headers, bodyText } of [...other.requests, ...host.requests]) {
+    for (const secret of [daemon.modelKey, daemon.faceKey])
+      assert.ok(!(JSON.stringify(headers) + bodyText).includes(secret));
+  }
+  for (const { headers, bodyText } of other.requests) {
+    assert.equal(headers.authorization, undefined);
+    assert.ok(!holdsKey(JSON.stringify(headers) + bodyText));
+  }
+});
+
+test("a redirect to elsewhere does not take the key along", async () => {
+  const elsewhere: IncomingMessage[] = [];
+  const thief = createServer((message, response) => {
+    elsewhere.push(message);
+    response.end("{}");
+  });
+  const redirecting = createServer((message, response) => {
+    message.resume();
+    const isList = message.method === "GET";
+    if (isList) response.end(JSON.stringify({ object: "list", data: [{ id: "m" }] }));
+    else response.writeHead(307, { location: `http://127.0.0.1:${portOf(thief)}/v1/chat/completions` }).end();
+  });
+  for (const server of [thief, redirecting]) await once(server.listen(0, "127.0.0.1"), "listening");
+  const config = configFor(`http://127.0.0.1:${portOf(redirecting)}/v1`, `key_env = "${KEY_NAME}"\n`);
+  await using redirected = await startTestDaemon({ config, env: { [KEY_NAME]: KEY } });
+  const reply = await call(redirected, "/v1/chat/completions", { body: ask("up/m", { stream: true }) });
+  assert.equal(reply.status, 502);
+  assert.deepEqual(elsewhere, []);
+  for (const server of [thief, redirecting]) {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+test("the engine's process has none of the daemon's environment, and no key in reach of it", async () => {
+  const reply = await request("/v1/completions", {
+    model: "embedded/tiny-code-fim",
+    prompt: "const a = ",
+    max_tokens: 4,
+  });
+  assert.equal(reply.status, 200, reply.text);
+  const { engine } = await face.api.daemon.status({}, soon());
+  assert.ok(engine.pid !== undefined);
+  assert.ok(readFileSync(`/proc/${daemon.pid}/environ`, "latin1").includes(KEY), "the daemon's own has it");
+  for (const name of ["environ", "cmdline"]) {
+    const text = readFileSync(`/proc/${engine.pid}/${name}`, "latin1");
+    for (const secret of [KEY, daemon.modelKey, daemon.faceKey]) assert.ok(!text.includes(secret));
+    assert.ok(!text.includes(KEY_NAME));
+  }
+  const names = readFileSync(`/proc/${engine.pid}/environ`, "latin1").split("\0").filter(Boolean);
+  assert.deepEqual(
+    names
+      .map((line) => line.split("=")[0]?.replace(/^NODE_CHANNEL_.*/, "NODE_CHANNEL"))
+      .filter((name) => name !== "NODE_CHANNEL"),
+    [],
+  );
+});
+
+const nobody = "ses_00000000000000000000000000";
+/** Parameters for every method that can be called without an end to the daemon. */
+const CALLS: Readonly<Record<string, object>> = {
+  "ghost/daemon/status": {},
+  "ghost/daemon/doctor": {},
+  "ghost/daemon/logs": { lines: 10_000 },
+  "ghost/model/list": { refresh: true },
+  "ghost/model/pull": { source: `http://127.0.0.1:9/${nobody}.gguf` },
+  "ghost/chat/send": { text: "hello", model: "up/m" },
+  "ghost/completion/create": { prefix: "x", model: "up/m" },
+  "ghost/session/list": { limit: 1000 },
+  "ghost/session/get": {},
+  "ghost/session/watch": {},
+  "ghost/session/delete": { sessionId: nobody },
+  "ghost/route/explain": { model: "ghost/auto" },
+  "ghost/usage/summary": {},
+  "ghost/approval/watch": {},
+  "ghost/approval/respond": { id: approvalIdSchema.parse("apr_0"), outcome: "allow_once" },
+  "ghost/policy/get": {},
+  "ghost/ledger/list": {},
+  "ghost/key/model": {},
+  "ghost/settings/get": {},
+};
+
+test("no method of GhostApi tells it", async () => {
+  assert.deepEqual([...Object.keys(CALLS), "ghost/daemon/stop"].toSorted(), [...methodsByName.keys()].toSorted());
+  const { sessions } = await face.api.session.list({ limit: 1000 }, soon());
+  assert.ok(sessions.length >= ECHOES.length, "the failed chats are there to be read");
+  for (const [name, params] of Object.entries(CALLS)) {
+    const isOfSession = name === "ghost/session/get" || name === "ghost/session/watch";
+    const all = isOfSession ? sessions.map(({ id }) => ({ sessionId: id })) : [params];
+    for (const single of all) {
+      const seen = await everything(name, single);
+      shown.push(seen);
+      assert.ok(!holdsKey(seen), `${name}: ${seen.slice(0, 2_000)}`);
+    }
+  }
+});
+
+/** Whatever a method says, errors included; of a stream without an end what it says at first. */
+async function everything(name: string, params: object): Promise<string> {
+  const definition = methodsByName.get(name);
+  assert.ok(definition !== undefined);
+  const method: unknown = Reflect.get(Reflect.get(face.api, definition.namespace), definition.method);
+  assert.ok(typeof method === "function");
+  const items: unknown[] = [];
+  const isEndless = name.endsWith("/watch");
+  try {
+    if (definition.kind === "request") items.push(await Reflect.apply(method, undefined, [params, soon()]));
+    else {
+      const stop = new AbortController();
+      // What is there already comes before the answer to a later request on the same connection.
+      if (isEndless)
+        void face.api.policy
+          .get({}, soon())
+          .then(() => face.api.session.list({}, soon()))
+          .finally(() => stop.abort());
+      const stream: AsyncIterable<unknown> = Reflect.apply(method, undefined, [
+        params,
+        AbortSignal.any([stop.signal, soon()]),
+      ]);
+      for await (const item of stream) items.push(item);
+    }
+  } catch (error) {
+    assert.ok(error instanceof GhostApiError, String(error));
+    items.push({ code: error.code, message: error.message, details: error.details });
+  }
+  return JSON.stringify(items);
+}
+
+test("a model key opens none of them, over the socket or over HTTP", async () => {
+  await assert.rejects(
+    connectSocket(daemon.socket, { key: daemon.modelKey, clientName: "intruder" }),
+    (error) => error instanceof GhostApiError && error.code === "unauthenticated",
+  );
+  for (const name of methodsByName.keys()) {
+    const reply = await call(daemon, `/${name}`, { body: {}, key: daemon.modelKey });
+    assert.equal(reply.status, 404, name);
+  }
+  assert.ok([401, 403].includes((await call(daemon, "/metrics", { key: daemon.modelKey })).status));
+});
+
+test("what a model says is passed on as it is, also where it looks like a key", async () => {
+  const innocent = "sk-this-is-not-our-key-but-looks-like-one";
+  host.playOnce({ tokens: [innocent] });
+  assert.match((await request("/v1/chat/completions", ask("up/m"))).text, new RegExp(innocent));
+});
+
+test("nothing that was shown, logged or stored holds it, nor one of the daemon's own keys", async () => {
+  await face.api.session.list({}, soon());
+  const files = readdirSync(daemon.folder.path, { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
+  const names = files.map(({ name }) => name);
+  for (const name of ["ghost.db", "ghostd.log", "ghost.toml"]) assert.ok(names.includes(name), names.join(" "));
+  for (const { name, parentPath } of files) {
+    const text = readFileSync(`${parentPath}/${name}`, "latin1");
+    assert.ok(!holdsKey(text), name);
+    if (name !== "model.key") assert.ok(!text.includes(daemon.modelKey), name);
+    if (name !== "face.key") assert.ok(!text.includes(daemon.faceKey), name);
+  }
+  assert.ok(
+    names.some((name) => name.includes("spool") || /\d+/.test(name)),
+    names.join(" "),
+  );
+  assert.ok(
+    daemon.logs().some(({ level }) => level === "debug"),
+    "the log is as talkative as it can be",
+  );
+  assert.ok(shown.length > 50);
+  for (const text of [...shown, daemon.stderr()]) {
+    assert.ok(!holdsKey(text));
+    assert.ok(!text.includes(daemon.faceKey));
+  }
+});
