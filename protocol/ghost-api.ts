@@ -44,24 +44,48 @@ const stream = <Params extends z.ZodType, Item extends z.ZodType>(summary: strin
 export const ghostApiMethods = {
   daemon: {
     status: request("The daemon's version, addresses, memory and load.", none, daemonStatusResult),
-    doctor: request("Looks at everything that must be in place and says what is missing and how to mend it.", none, daemonDoctorResult),
-    logs: stream("The latest log lines, then, if asked, new ones as they are written.", daemonLogsParams, daemonLogLine),
+    doctor: request(
+      "Looks at everything that must be in place and says what is missing and how to mend it.",
+      none,
+      daemonDoctorResult,
+    ),
+    logs: stream(
+      "The latest log lines, then, if asked, new ones as they are written.",
+      daemonLogsParams,
+      daemonLogLine,
+    ),
     stop: request("Drains open answers and stops the daemon; answers before it does.", none, daemonStopResult),
   },
   model: {
     list: request("All models of all providers, and the state of each provider.", modelListParams, modelListResult),
-    pull: stream("Downloads GGUF weights and registers them with the embedded engine.", modelPullParams, modelPullUpdate),
+    pull: stream(
+      "Downloads GGUF weights and registers them with the embedded engine.",
+      modelPullParams,
+      modelPullUpdate,
+    ),
   },
   chat: {
-    send: stream("Sends one user message and streams the answer. `started` comes first; `finished` or `failed` last.", chatSendParams, chatUpdate),
+    send: stream(
+      "Sends one user message and streams the answer. `started` comes first; `finished` or `failed` last.",
+      chatSendParams,
+      chatUpdate,
+    ),
   },
   completion: {
-    create: stream("Continues code at a cursor. `started` comes first; `finished` or `failed` last.", completionParams, completionUpdate),
+    create: stream(
+      "Continues code at a cursor. `started` comes first; `finished` or `failed` last.",
+      completionParams,
+      completionUpdate,
+    ),
   },
   session: {
     list: request("Stored sessions, the one changed last first.", sessionListParams, sessionListResult),
     get: request("One session with the messages of one of its threads.", sessionGetParams, sessionGetResult),
-    watch: stream("A session's history, then its changes as they happen, text by text.", sessionWatchParams, sessionWatchUpdate),
+    watch: stream(
+      "A session's history, then its changes as they happen, text by text.",
+      sessionWatchParams,
+      sessionWatchUpdate,
+    ),
     delete: request("Deletes a session with all its threads.", sessionDeleteParams, sessionDeleteResult),
   },
   route: {
@@ -105,13 +129,21 @@ interface StreamDefinition {
 }
 export type MethodDefinition = RequestDefinition | StreamDefinition;
 
-type MethodOf<Definition> = Definition extends { kind: "request"; params: infer P extends z.ZodType; result: infer R extends z.ZodType }
+type MethodOf<Definition> = Definition extends {
+  kind: "request";
+  params: infer P extends z.ZodType;
+  result: infer R extends z.ZodType;
+}
   ? (params: z.input<P>, signal: AbortSignal) => Promise<z.output<R>>
   : Definition extends { kind: "stream"; params: infer P extends z.ZodType; item: infer I extends z.ZodType }
     ? (params: z.input<P>, signal: AbortSignal) => AsyncIterable<z.output<I>>
     : never;
 
-type HandlerOf<Definition, Caller> = Definition extends { kind: "request"; params: infer P extends z.ZodType; result: infer R extends z.ZodType }
+type HandlerOf<Definition, Caller> = Definition extends {
+  kind: "request";
+  params: infer P extends z.ZodType;
+  result: infer R extends z.ZodType;
+}
   ? (params: z.output<P>, signal: AbortSignal, caller: Caller) => Promise<z.input<R>>
   : Definition extends { kind: "stream"; params: infer P extends z.ZodType; item: infer I extends z.ZodType }
     ? (params: z.output<P>, signal: AbortSignal, caller: Caller) => AsyncIterable<z.input<I>>
@@ -133,7 +165,10 @@ export function methodName(namespace: string, method: string): string {
 }
 
 /** All methods by their JSON-RPC name. */
-export const methodsByName: ReadonlyMap<string, MethodDefinition & { readonly namespace: string; readonly method: string }> = new Map(
+export const methodsByName: ReadonlyMap<
+  string,
+  MethodDefinition & { readonly namespace: string; readonly method: string }
+> = new Map(
   Object.entries(ghostApiMethods).flatMap(([namespace, methods]) =>
     Object.entries(methods).map(([method, definition]) => [
       methodName(namespace, method),

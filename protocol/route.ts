@@ -26,4 +26,7 @@ export const routeDecisionSchema = z.object({
 export type RouteDecision = z.infer<typeof routeDecisionSchema>;
 export type RouteCandidate = z.infer<typeof routeCandidateSchema>;
 
-export const routeExplainParams = z.object({ model: z.string().min(1).max(256), task: routeTaskSchema.default("chat") });
+export const routeExplainParams = z.object({
+  model: z.string().min(1).max(256),
+  task: routeTaskSchema.default("chat"),
+});

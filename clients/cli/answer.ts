@@ -9,10 +9,18 @@ import type { Usage } from "../../protocol/usage.ts";
 import type { Output } from "./output.ts";
 import { escapeLine, escapeText, formatDuration } from "./terminal-text.ts";
 
+export interface AnswerOptions {
+  readonly onStarted?: (sessionId: string | undefined) => void;
+  /** The route line of the answer before, in a conversation: it is not said again. */
+  readonly lastRoute?: string | undefined;
+}
+
 export interface Answered {
   /** Set when the answer began: the session that keeps it. */
   readonly sessionId: string | undefined;
   readonly text: string;
+  /** Who answered and why, as it was (or would have been) shown. */
+  readonly route: string | undefined;
 }
 
 /**
@@ -22,10 +30,11 @@ export interface Answered {
 export async function showAnswer(
   output: Output,
   updates: AsyncIterable<ChatUpdate | CompletionUpdate>,
-  onStarted: (sessionId: string | undefined) => void = () => {},
+  { onStarted = () => {}, lastRoute }: AnswerOptions = {},
 ): Promise<Answered> {
   let sessionId: string | undefined;
   let text = "";
+  let route: string | undefined;
   let isLineOpen = false;
   const endLine = () => {
     if (isLineOpen && !output.json) output.line();
@@ -38,6 +47,8 @@ export async function showAnswer(
       if (update.kind === "started") {
         sessionId = "sessionId" in update ? update.sessionId : undefined;
         onStarted(sessionId);
+        route = describeRoute(update.model, update.decision.reason);
+        if (!output.json && route !== lastRoute) output.note(route);
       }
       if (update.kind === "text") {
         text += update.text;
@@ -49,13 +60,12 @@ export async function showAnswer(
   } finally {
     endLine();
   }
-  return { sessionId, text };
+  return { sessionId, text, route };
 }
 
 function showUpdate(output: Output, update: ChatUpdate | CompletionUpdate, sessionId: string | undefined): void {
   switch (update.kind) {
     case "started":
-      output.note(`${escapeLine(update.model)}: ${escapeLine(update.decision.reason)}`);
       if (update.note !== undefined) output.note(escapeLine(update.note), "yellow");
       return;
     case "text":
@@ -73,6 +83,13 @@ function showUpdate(output: Output, update: ChatUpdate | CompletionUpdate, sessi
     case "failed":
       return;
   }
+}
+
+/** `embedded/x · local before cloud`. The daemon's reason ends with the model that it means; where that is the one that answers, once is enough. */
+function describeRoute(model: string, reason: string): string {
+  const end = `: ${model}`;
+  const why = reason.endsWith(end) ? reason.slice(0, -end.length) : reason;
+  return `${escapeLine(model)} · ${escapeLine(why)}`;
 }
 
 function describeEnd(end: Extract<ChatUpdate, { kind: "finished" }>, sessionId: string | undefined): string {

@@ -69,7 +69,8 @@ async function ask(asker: Asker, entry: Waiting, waiting: Map<string, Waiting>):
   const outcome: ApprovalOutcome = key === "a" ? "allow_once" : "reject_once";
   try {
     const result = await api.approval.respond({ id: approval.id, outcome }, signal);
-    if (result.kind === "accepted") output.note(outcome === "allow_once" ? "allowed once" : "denied");
+    if (result.kind === "accepted")
+      output.note(outcome === "allow_once" ? "allowed once" : `denied (${escapeLine(approval.reason)})`);
     else if (result.kind === "expired") output.note("too late: the question has expired, which counts as no", "yellow");
     else output.note(describeSettled(result.outcome, result.by));
   } catch (error) {

@@ -11,13 +11,9 @@ import { formatBytes } from "./terminal-text.ts";
 /** A server on this machine answers within milliseconds; whoever takes longer is as good as absent. */
 const PROBE_MS = 1000;
 const DEFAULT_PORT = 4747;
-const OLLAMA_PORT = 11_434;
 const LOW_DISK_BYTES = 1024 ** 3;
 
-export async function examineWithoutDaemon(
-  locations: Locations,
-  signal: AbortSignal,
-): Promise<readonly DoctorFinding[]> {
+export async function examineWithoutDaemon(locations: Locations): Promise<readonly DoctorFinding[]> {
   const configFile = join(locations.configDir, "ghost.toml");
   const [config, warden] = await Promise.all([
     readToml("settings", configFile),
@@ -29,7 +25,6 @@ export async function examineWithoutDaemon(
     warden.finding,
     await dataFolder(locations.dataDir),
     await portFinding(config.port ?? DEFAULT_PORT),
-    await ollamaFinding(signal),
     await engineFinding(),
   ];
 }
@@ -108,20 +103,6 @@ function listens(port: number): Promise<boolean> {
       .once("timeout", () => settle(true))
       .once("error", () => settle(false));
   });
-}
-
-async function ollamaFinding(signal: AbortSignal): Promise<DoctorFinding> {
-  const subject = `ollama (127.0.0.1:${OLLAMA_PORT})`;
-  try {
-    const response = await fetch(`http://127.0.0.1:${OLLAMA_PORT}/api/version`, {
-      signal: AbortSignal.any([signal, AbortSignal.timeout(PROBE_MS)]),
-    });
-    await response.body?.cancel();
-    if (response.ok) return { subject, state: "ok", message: "answers" };
-  } catch {
-    // Nobody there, or nobody who speaks HTTP: the same to its user.
-  }
-  return { subject, state: "warning", message: "not there; only needed for Ollama's models", remedy: "ollama serve" };
 }
 
 async function engineFinding(): Promise<DoctorFinding> {

@@ -14,7 +14,10 @@ import { registerModels } from "./commands/models.ts";
 import { registerReports } from "./commands/reports.ts";
 import { registerSessions } from "./commands/sessions.ts";
 import { type CommandBody, createContext, globalOptions, Interrupts } from "./context.ts";
-import { createOutput } from "./output.ts";
+import { asCalled } from "./invocation.ts";
+import { examples } from "./options.ts";
+import { createOutput, failure } from "./output.ts";
+import { escapeText } from "./terminal-text.ts";
 import packageJson from "../../package.json" with { type: "json" };
 
 const EXIT_FAILED = 1;
@@ -42,17 +45,17 @@ program
   .option("--data-dir <dir>", "the daemon's data folder (default: $XDG_DATA_HOME/ghoststack)")
   .option("--runtime-dir <dir>", "the folder of its socket (default: $XDG_RUNTIME_DIR/ghoststack)")
   .configureHelp({ showGlobalOptions: true })
-  .showHelpAfterError("(`ghost --help` shows all commands; every command has a --help of its own)")
+  .showHelpAfterError(asCalled("(`ghost --help` shows all commands; every command has a --help of its own)"))
   .exitOverride()
   .addHelpText(
     "after",
-    `
-Examples:
-  ghost start                          start the daemon in the background
-  ghost chat "What does this do?" < server/base/text.ts
-  ghost complete server/base/text.ts:12
-  eval "$(ghost env)"                  point other programs at the daemon
-  ghost doctor                         what is missing, and how to mend it`,
+    examples(
+      "ghost start                             start the daemon in the background",
+      'ghost chat "What does this do?" < server/base/text.ts',
+      "ghost complete server/base/text.ts:12",
+      'eval "$(ghost env)"                     point other programs at the daemon',
+      "ghost doctor                            what is missing, and how to mend it",
+    ),
   );
 
 /** Every command's way from its action to its exit code. */
@@ -89,7 +92,7 @@ try {
 process.exit(cancellation.signal.aborted ? EXIT_CANCELLED : exitCode);
 
 function report(thrown: unknown): number {
-  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : EXIT_USAGE;
+  if (thrown instanceof CommanderError) return reportUsage(thrown);
   if (cancellation.signal.aborted) return EXIT_CANCELLED;
   const output = createOutput(program.opts()["json"] === true);
   if (thrown instanceof GhostApiError) {
@@ -98,6 +101,17 @@ function report(thrown: unknown): number {
   }
   const cause = thrown instanceof Error ? thrown : new Error(String(thrown));
   output.failure(new GhostApiError({ code: "internal", message: cause.message, details: {} }, { cause }));
-  process.stderr.write(`${cause.stack ?? ""}\n`);
+  process.stderr.write(`${escapeText(cause.stack ?? "")}\n`);
   return EXIT_FAILED;
+}
+
+/** Commander has told people already. It reads no option behind a mistake, so `--json` is looked for in the words themselves. */
+function reportUsage(thrown: CommanderError): number {
+  if (thrown.exitCode === 0) return 0;
+  if (program.opts()["json"] === true || process.argv.includes("--json")) {
+    const isHelp = thrown.code === "commander.help";
+    const message = isHelp ? "a command is missing; --help shows them" : thrown.message.replace(/^error: /, "");
+    createOutput(true).error(failure("usage", message));
+  }
+  return EXIT_USAGE;
 }

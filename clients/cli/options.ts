@@ -1,5 +1,6 @@
 /** Parsers of option values for commander: what they refuse is a usage error that names the option. */
 import { InvalidArgumentError } from "commander";
+import { asCalled } from "./invocation.ts";
 
 export function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
@@ -17,7 +18,12 @@ export function decimalNumber(min: number, max: number): (text: string) => numbe
   };
 }
 
+export function sha256Digits(text: string): string {
+  if (/^[0-9a-f]{64}$/i.test(text)) return text;
+  throw new InvalidArgumentError("It takes 64 hexadecimal digits.");
+}
+
 /** The text under a command's help. */
 export function examples(...lines: readonly string[]): string {
-  return `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
+  return `\nExamples:\n${lines.map((line) => `  ${asCalled(line)}`).join("\n")}`;
 }

@@ -6,12 +6,15 @@
  */
 import { styleText } from "node:util";
 import { type ErrorCode, GhostApiError } from "../../protocol/errors.ts";
-import { escapeLine, escapeText } from "./terminal-text.ts";
+import { asCalled } from "./invocation.ts";
+import { escapeJson, escapeLine, escapeText } from "./terminal-text.ts";
 
 export type Format = Parameters<typeof styleText>[0];
 
 /** Wide enough for a table where nobody says how wide the terminal is. */
 const DEFAULT_COLUMNS = 100;
+/** A cell that is shortened further says nothing. */
+const MIN_FLEXIBLE_COLUMNS = 12;
 
 export interface Output {
   readonly json: boolean;
@@ -32,13 +35,21 @@ export interface Output {
   raw(text: string): void;
   /** Colours a piece of a line of stdout. */
   paint(format: Format, text: string): string;
+  /** Tells people, and programs with `--json`. */
   failure(error: GhostApiError): void;
+  /** An error as JSON alone, where people have been told already. */
+  error(error: GhostApiError): void;
 }
 
 export function createOutput(json: boolean): Output {
   const { stdout, stderr } = process;
   const paintNote = (format: Format, text: string) => styleText(format, text, { stream: stderr });
-  const write = (value: unknown, indent?: number) => void stdout.write(`${JSON.stringify(value, null, indent)}\n`);
+  const write = (value: unknown, indent?: number) => {
+    const text = JSON.stringify(value, null, indent);
+    stdout.write(`${stdout.isTTY ? escapeJson(text) : text}\n`);
+  };
+  const writeError = ({ code, message, details, advice, retryAfterMs }: GhostApiError) =>
+    write({ error: { code, message, details, advice, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) } });
   return {
     json,
     isTerminal: stdout.isTTY,
@@ -51,13 +62,23 @@ export function createOutput(json: boolean): Output {
     raw: (text) => void stderr.write(text),
     paint: (format, text) => styleText(format, text, { stream: stdout }),
     failure(error) {
-      if (json) {
-        const { code, message, details, advice, retryAfterMs } = error;
-        write({ error: { code, message, details, advice, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) } });
-      }
-      stderr.write(`${paintNote("red", "ghost:")} ${escapeLine(error.message)}\n  ${error.advice}\n`);
+      if (json) writeError(error);
+      stderr.write(`${paintNote("red", "ghost:")} ${escapeLine(asCalled(error.message))}\n  ${adviceFor(error)}\n`);
     },
+    error: writeError,
   };
+}
+
+/** What to do next, for people: the catalogue's advice with what it points at in `details`, safe for a terminal. */
+export function adviceFor({ code, details, advice }: GhostApiError): string {
+  const { field, rule } = details;
+  if (code === "invalid_params" && typeof field === "string" && field !== "")
+    return `Correct \`${escapeLine(field)}\`.`;
+  if (code === "invalid_params") return "Correct what the message names.";
+  if (code === "denied" && typeof rule === "string") {
+    return `The rule is ${escapeLine(rule)}. Change warden.toml if you want to allow it.`;
+  }
+  return asCalled(advice);
 }
 
 /** An error of the catalogue that this side found. */
@@ -77,7 +98,7 @@ export interface Column<Row> {
   readonly title: string;
   readonly text: (row: Row) => string;
   readonly align?: "right";
-  /** Shortened first where the terminal is too narrow. */
+  /** Shortened where the terminal is too narrow, the widest of them first. */
   readonly flexible?: boolean;
   readonly format?: (row: Row) => Format;
 }
@@ -90,9 +111,14 @@ export function table<Row>(output: Output, rows: readonly Row[], columns: readon
   );
   if (output.isTerminal) {
     const total = widths.reduce((sum, width) => sum + width + 2, -2);
-    const flexible = columns.findIndex((column) => column.flexible === true);
-    const width = widths[flexible];
-    if (width !== undefined) widths[flexible] = Math.max(12, width - Math.max(0, total - output.columns));
+    let excess = Math.max(0, total - output.columns);
+    const flexible = columns.flatMap((column, index) => (column.flexible === true ? [index] : []));
+    for (const index of flexible.toSorted((a, b) => (widths[b] ?? 0) - (widths[a] ?? 0))) {
+      const width = widths[index] ?? 0;
+      const fitted = Math.min(width, Math.max(MIN_FLEXIBLE_COLUMNS, width - excess));
+      widths[index] = fitted;
+      excess -= width - fitted;
+    }
   }
   const pad = (text: string, index: number) => {
     const width = widths[index] ?? 0;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { escapeLine, escapeText, formatBytes, formatDuration, wrap } from "./terminal-text.ts";
+import { escapeJson, escapeLine, escapeText, formatBytes, formatDuration, wrap } from "./terminal-text.ts";
 
 test("control sequences become visible, and newlines and tabs stay", () => {
   const cases: readonly (readonly [string, string])[] = [
@@ -12,12 +12,21 @@ test("control sequences become visible, and newlines and tabs stay", () => {
     ["\u009b31m", "\\x9b31m"],
     ["back\bspace\u007f", "back\\x08space\\x7f"],
     ["admin\u202e)(", "admin\\u{202e})("],
+    ["a\u200eb\u200fc\u061cd\u200be", "a\\u{200e}b\\u{200f}c\\u{61c}d\\u{200b}e"],
+    ["family 👩‍💻", "family 👩‍💻"],
   ];
   for (const [input, expected] of cases) assert.equal(escapeText(input), expected);
 });
 
 test("in one line, newlines and tabs are escaped too", () => {
   assert.equal(escapeLine("a\nb\tc\r\n\u001b[A"), "a\\nb\\tc\\x0d\\n\\x1b[A");
+});
+
+test("JSON for a terminal holds no control, and the same value", () => {
+  const value = { text: "\u009b31m\u007f\u202e\u200b\u001b\n ü 🐢" };
+  const shown = escapeJson(JSON.stringify(value, null, 2));
+  assert.equal(shown, '{\n  "text": "\\u009b31m\\u007f\\u202e\\u200b\\u001b\\n ü 🐢"\n}');
+  assert.deepEqual(JSON.parse(shown), value);
 });
 
 test("sizes and durations read naturally at every scale", () => {

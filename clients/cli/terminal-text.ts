@@ -3,9 +3,9 @@
  * above, set the clipboard or answer a question in the user's place. It becomes visible instead.
  */
 
-/** C0 and C1 controls, DEL, and the marks that reverse the direction of text (which can make it read differently than it is). */
+/** C0 and C1 controls, DEL, and the invisible marks that set the direction of text or part words (which can make it read differently than it is). */
 // oxlint-disable-next-line no-control-regex -- matching control characters is the purpose.
-const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]/g;
 
 /** Newlines and tabs stay; `\r\n` becomes a plain newline. */
 export function escapeText(text: string): string {
@@ -19,6 +19,13 @@ export function escapeLine(text: string): string {
   return text.replace(UNSAFE, (character) => {
     if (character === "\n") return "\\n";
     return character === "\t" ? "\\t" : escaped(character);
+  });
+}
+
+/** JSON for a terminal: still the same value. `JSON.stringify` escapes the C0 controls only. */
+export function escapeJson(json: string): string {
+  return json.replace(UNSAFE, (character) => {
+    return character === "\n" ? character : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
   });
 }
 

@@ -85,7 +85,10 @@ test("to a folder or a socket of another user, nothing is sent", async () => {
   const foreign = `belongs to user ${process.getuid?.()}, not to ${STRANGER_UID}`;
   const root = mkdtempSync(join(tmpdir(), "gs-place-"));
   try {
-    await assert.rejects(checkPrivateFolder(root, STRANGER_UID), { code: "folder_unusable", message: `${root} ${foreign}` });
+    await assert.rejects(checkPrivateFolder(root, STRANGER_UID), {
+      code: "folder_unusable",
+      message: `${root} ${foreign}`,
+    });
   } finally {
     rmSync(root, { recursive: true });
   }

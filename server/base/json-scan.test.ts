@@ -6,11 +6,26 @@ import { findMembers, jsonExcess, setMembers, topLevelMembers } from "./json-sca
 const set = (json: string, values: Record<string, string>) => setMembers(Buffer.from(json), values).toString("utf8");
 
 const cases: readonly [name: string, json: string, values: Record<string, string>, expected: string][] = [
-  ["replaces a value and nothing else", '{"a":1,"model":"x/y","b":[1,{"model":"z"}]}', { model: '"y"' }, '{"a":1,"model":"y","b":[1,{"model":"z"}]}'],
+  [
+    "replaces a value and nothing else",
+    '{"a":1,"model":"x/y","b":[1,{"model":"z"}]}',
+    { model: '"y"' },
+    '{"a":1,"model":"y","b":[1,{"model":"z"}]}',
+  ],
   ["adds what is absent", '{"a":1}', { s: "true" }, '{"a":1,"s":true}'],
   ["adds to an empty object", " {} ", { s: "true" }, ' {"s":true} '],
-  ["keeps numbers, spaces and order as they were", '{ "seed" : 12345678901234567890 ,\n"model":\t"a" }', { model: '"b"' }, '{ "seed" : 12345678901234567890 ,\n"model":\t"b" }'],
-  ["is not fooled by quotes and braces in strings", '{"x":"\\"}{model\\\\","model":"a"}', { model: '"b"' }, '{"x":"\\"}{model\\\\","model":"b"}'],
+  [
+    "keeps numbers, spaces and order as they were",
+    '{ "seed" : 12345678901234567890 ,\n"model":\t"a" }',
+    { model: '"b"' },
+    '{ "seed" : 12345678901234567890 ,\n"model":\t"b" }',
+  ],
+  [
+    "is not fooled by quotes and braces in strings",
+    '{"x":"\\"}{model\\\\","model":"a"}',
+    { model: '"b"' },
+    '{"x":"\\"}{model\\\\","model":"b"}',
+  ],
   ["knows escaped keys", '{"mod\\u0065l":"a"}', { model: '"b"' }, '{"mod\\u0065l":"b"}'],
   ["replaces a key that stands twice in both places", '{"m":1,"m":2}', { m: "3" }, '{"m":3,"m":3}'],
 ];
@@ -18,13 +33,21 @@ for (const [name, json, values, expected] of cases) test(name, () => assert.equa
 
 test("agrees with a full parse on any object", () => {
   fc.assert(
-    fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(undefined, 2), fc.string(), (object, indent, key) => {
-      const text = JSON.stringify(object, undefined, indent);
-      const replaced: unknown = JSON.parse(set(text, { [key]: '{"new":[1]}' }));
-      const expected = Object.fromEntries([...Object.entries(JSON.parse(text)).filter(([name]) => name !== key), [key, { new: [1] }]]);
-      assert.deepEqual(Object.fromEntries(Object.entries(replaced ?? {})), expected);
-      assert.equal(topLevelMembers(Buffer.from(text)).length, Object.keys(object).length);
-    }),
+    fc.property(
+      fc.dictionary(fc.string(), fc.jsonValue()),
+      fc.constantFrom(undefined, 2),
+      fc.string(),
+      (object, indent, key) => {
+        const text = JSON.stringify(object, undefined, indent);
+        const replaced: unknown = JSON.parse(set(text, { [key]: '{"new":[1]}' }));
+        const expected = Object.fromEntries([
+          ...Object.entries(JSON.parse(text)).filter(([name]) => name !== key),
+          [key, { new: [1] }],
+        ]);
+        assert.deepEqual(Object.fromEntries(Object.entries(replaced ?? {})), expected);
+        assert.equal(topLevelMembers(Buffer.from(text)).length, Object.keys(object).length);
+      },
+    ),
   );
 });
 

@@ -131,7 +131,16 @@ function skipValue(json: Buffer, from: number): number {
   if (first === QUOTE) return stringEnd(json, from);
   if (first !== OPEN_BRACE && first !== OPEN_BRACKET) {
     let at = from;
-    while (at < json.length && json[at] !== COMMA && json[at] !== CLOSE_BRACE && json[at] !== 0x20 && json[at] !== 0x0a && json[at] !== 0x0d && json[at] !== 0x09) at += 1;
+    while (
+      at < json.length &&
+      json[at] !== COMMA &&
+      json[at] !== CLOSE_BRACE &&
+      json[at] !== 0x20 &&
+      json[at] !== 0x0a &&
+      json[at] !== 0x0d &&
+      json[at] !== 0x09
+    )
+      at += 1;
     return at;
   }
   let depth = 0;

@@ -8,7 +8,9 @@ export function createAuthorizer(warden: Warden): Authorizer {
   return {
     cloudDenied(model, actor) {
       const { verdict, rule } = warden.judge(cloudEffect(model), actor);
-      return verdict === "deny" ? `is in the cloud, and ${rule.source === "user" ? "your rule" : "the default"} denies llm.cloud` : undefined;
+      return verdict === "deny"
+        ? `is in the cloud, and ${rule.source === "user" ? "your rule" : "the default"} denies llm.cloud`
+        : undefined;
     },
     async authorizeCloud(model, actor, signal) {
       const effect = cloudEffect(model);

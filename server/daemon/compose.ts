@@ -111,11 +111,19 @@ async function openBase(options: DaemonOptions, store: DisposableStore): Promise
   const permit = ownPermit(paths);
   const text = await readText(permit, paths.configFile);
   if (text === undefined && options.flags.config !== undefined) {
-    throw new UserError("usage", `--config names ${paths.configFile}, and there is no such file`, { details: { path: paths.configFile } });
+    throw new UserError("usage", `--config names ${paths.configFile}, and there is no such file`, {
+      details: { path: paths.configFile },
+    });
   }
-  const loaded = loadConfig({ text, file: paths.configFile, overrides: options.port === undefined ? {} : { port: options.port } });
+  const loaded = loadConfig({
+    text,
+    file: paths.configFile,
+    overrides: options.port === undefined ? {} : { port: options.port },
+  });
   const locks = await lockFolders(options, paths, permit, store);
-  const log = store.use(openLog(permit, { file: join(paths.dataDir, "ghostd.log"), level: loaded.config.log.level, clock }));
+  const log = store.use(
+    openLog(permit, { file: join(paths.dataDir, "ghostd.log"), level: loaded.config.log.level, clock }),
+  );
   for (const message of loaded.warnings) log.warn({ event: "config.warning", message });
   const keyFiles = await loadKeys(permit, paths.dataDir, ids);
   log.redact(keyFiles.keys.model);
@@ -124,8 +132,15 @@ async function openBase(options: DaemonOptions, store: DisposableStore): Promise
 }
 
 /** Both folders may be the same one, which is then locked once. */
-async function lockFolders({ environment, clock }: DaemonOptions, paths: GhostPaths, permit: StandingPermit, store: DisposableStore): Promise<readonly InstanceLock[]> {
-  const folders = new Map([paths.runtimeDir, paths.dataDir].map((folder) => [preparePrivateFolder(permit, folder, environment.uid), folder]));
+async function lockFolders(
+  { environment, clock }: DaemonOptions,
+  paths: GhostPaths,
+  permit: StandingPermit,
+  store: DisposableStore,
+): Promise<readonly InstanceLock[]> {
+  const folders = new Map(
+    [paths.runtimeDir, paths.dataDir].map((folder) => [preparePrivateFolder(permit, folder, environment.uid), folder]),
+  );
   const note = { pid: process.pid, version: VERSION, startedAtMs: clock.now() };
   const locks: InstanceLock[] = [];
   for (const folder of folders.values()) locks.push(store.use(await lockFolder(permit, folder, { note, clock })));
@@ -134,7 +149,10 @@ async function lockFolders({ environment, clock }: DaemonOptions, paths: GhostPa
 
 /** The daemon's own folders; its listeners and children have permits of their own. */
 function ownPermit(paths: GhostPaths): StandingPermit {
-  const folder = (capability: "fs.read" | "fs.write", path: string) => ({ capability, resource: { kind: "path", path } as const });
+  const folder = (capability: "fs.read" | "fs.write", path: string) => ({
+    capability,
+    resource: { kind: "path", path } as const,
+  });
   return bootPermit("own folders", [
     folder("fs.read", paths.configFile),
     folder("fs.read", paths.wardenFile),
@@ -160,7 +178,12 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
   const { clock, ids, environment, nodeExecutable } = options;
   const { paths, permit, log, loaded } = base;
   const migrations = mergeMigrations([transcriptMigrations, ledgerMigrations]);
-  const { database, report } = await openDatabase(permit, { file: join(paths.dataDir, "ghost.db"), migrations, clock, log });
+  const { database, report } = await openDatabase(permit, {
+    file: join(paths.dataDir, "ghost.db"),
+    migrations,
+    clock,
+    log,
+  });
   store.use(database);
   const rules = await readText(permit, paths.wardenFile);
   const warden = store.use(createWarden({ rules, wardenFile: paths.wardenFile, database, clock, ids, log }));
@@ -169,14 +192,21 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
   const modelsFolder = join(paths.dataDir, "models");
   for (const folder of [spoolFolder, modelsFolder]) preparePrivateFolder(permit, folder, environment.uid);
   const builtinModelsFolder = join(ROOT, "models");
-  const bodies = createBodyReader(store.use(createWorkerPool({ entry: new URL("./http/body.worker.ts", import.meta.url), size: BODY_WORKERS, clock })));
+  const bodies = createBodyReader(
+    store.use(
+      createWorkerPool({ entry: new URL("./http/body.worker.ts", import.meta.url), size: BODY_WORKERS, clock }),
+    ),
+  );
   const llm = await openBrain({
     config: loaded.config,
     database,
     spool: store.use(openSpool(permit, { folder: spoolFolder })),
     http: store.use(createHttpClient()),
     authorizer: createAuthorizer(warden),
-    permitFor: (origin) => bootPermit(`model server ${origin}`, [{ capability: "net.http", resource: { kind: "url", method: "*", origin, path: "/" } }]),
+    permitFor: (origin) =>
+      bootPermit(`model server ${origin}`, [
+        { capability: "net.http", resource: { kind: "url", method: "*", origin, path: "/" } },
+      ]),
     enginePermit: bootPermit("embedded engine", [
       { capability: "cmd.exec", resource: { kind: "argv", executable: nodeExecutable, args: [], cwd: "/" } },
       { capability: "fs.read", resource: { kind: "path", path: builtinModelsFolder } },
@@ -218,16 +248,35 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
   const { brain, transcript, weights } = llm;
   const { config } = loaded;
   let rpc: RpcServer | undefined;
-  const status = createStatus({ ...world, ...llm, version: VERSION, clock, environment, http: () => http.url, clients: () => rpc?.clients ?? 0 });
+  const status = createStatus({
+    ...world,
+    ...llm,
+    version: VERSION,
+    clock,
+    environment,
+    http: () => http.url,
+    clients: () => rpc?.clients ?? 0,
+  });
   const http: HttpFront = store.use(
     await startHttpFront({
-      permit: bootPermit("HTTP listener", [{ capability: "net.http", resource: { kind: "listener", address: `127.0.0.1:${config.http.port}` } }]),
+      permit: bootPermit("HTTP listener", [
+        { capability: "net.http", resource: { kind: "listener", address: `127.0.0.1:${config.http.port}` } },
+      ]),
       port: config.http.port,
       keys: keyFiles.keys,
       maxBodyBytes: config.http.max_body_mib * 1024 * 1024,
       log,
       register: [
-        (app, open) => registerOpenAi(app, { open, brain, bodies, userId: LOCAL_USER, aliases: Object.keys(config.routing.aliases), clock, log }),
+        (app, open) =>
+          registerOpenAi(app, {
+            open,
+            brain,
+            bodies,
+            userId: LOCAL_USER,
+            aliases: Object.keys(config.routing.aliases),
+            clock,
+            log,
+          }),
         (app) => registerHealth(app, { version: VERSION, metrics: status.metrics }),
       ],
     }),

@@ -26,8 +26,14 @@ const LOW_DISK_BYTES = 1024 ** 3;
 
 export function examine(facts: DoctorFacts): readonly DoctorFinding[] {
   return [
-    { subject: "daemon", state: "ok", message: `version ${facts.version} on Node ${facts.nodeVersion}, at ${facts.http}` },
-    ...(facts.isRoot ? [{ subject: "user", state: "warning", message: "the daemon runs as root; run it as your own user" } as const] : []),
+    {
+      subject: "daemon",
+      state: "ok",
+      message: `version ${facts.version} on Node ${facts.nodeVersion}, at ${facts.http}`,
+    },
+    ...(facts.isRoot
+      ? [{ subject: "user", state: "warning", message: "the daemon runs as root; run it as your own user" } as const]
+      : []),
     ...configFindings(facts),
     ...storageFindings(facts),
     ...facts.providers.map(providerFinding),
@@ -40,20 +46,35 @@ function configFindings(facts: DoctorFacts): readonly DoctorFinding[] {
     {
       subject: "settings",
       state: "ok",
-      message: facts.configExists ? `read from ${facts.configFile}` : `no ${facts.configFile}: everything has its default`,
+      message: facts.configExists
+        ? `read from ${facts.configFile}`
+        : `no ${facts.configFile}: everything has its default`,
     },
     ...facts.configWarnings.map((message): DoctorFinding => ({ subject: "settings", state: "warning", message })),
   ];
   if (facts.wardenProblem !== undefined) {
-    findings.push({ subject: "rules", state: "problem", message: `${facts.wardenProblem}; the last good rules stay in force`, remedy: `$EDITOR ${facts.wardenFile}` });
+    findings.push({
+      subject: "rules",
+      state: "problem",
+      message: `${facts.wardenProblem}; the last good rules stay in force`,
+      remedy: `$EDITOR ${facts.wardenFile}`,
+    });
   }
-  return [...findings, ...facts.wardenWarnings.map((message): DoctorFinding => ({ subject: "rules", state: "warning", message }))];
+  return [
+    ...findings,
+    ...facts.wardenWarnings.map((message): DoctorFinding => ({ subject: "rules", state: "warning", message })),
+  ];
 }
 
 function storageFindings(facts: DoctorFacts): readonly DoctorFinding[] {
   const disk: DoctorFinding =
     facts.freeDiskBytes < LOW_DISK_BYTES
-      ? { subject: "disk", state: "warning", message: `only ${formatBytes(facts.freeDiskBytes)} are free in the data folder`, remedy: "df -h" }
+      ? {
+          subject: "disk",
+          state: "warning",
+          message: `only ${formatBytes(facts.freeDiskBytes)} are free in the data folder`,
+          remedy: "df -h",
+        }
       : { subject: "disk", state: "ok", message: `${formatBytes(facts.freeDiskBytes)} free` };
   if (facts.databaseNote === undefined) return [disk, { subject: "database", state: "ok", message: "opened" }];
   return [disk, { subject: "database", state: "warning", message: facts.databaseNote }];
@@ -63,21 +84,32 @@ function providerFinding(provider: ProviderStatus): DoctorFinding {
   const subject = `${provider.id} (${provider.address})`;
   if (provider.state === "ok" || provider.state === "idle") {
     if (provider.problem !== undefined) return { subject, state: "warning", message: provider.problem };
-    return { subject, state: "ok", message: `${provider.models} model${provider.models === 1 ? "" : "s"}, ${provider.locality}` };
+    return {
+      subject,
+      state: "ok",
+      message: `${provider.models} model${provider.models === 1 ? "" : "s"}, ${provider.locality}`,
+    };
   }
   if (provider.state === "absent") return { subject, state: "ok", message: "not running (optional)" };
-  const remedy = provider.kind === "ollama" ? "ollama serve" : provider.state === "refused" ? "check the key that `key_env` names" : `curl -sS ${provider.address}`;
+  const remedy =
+    provider.kind === "ollama"
+      ? "ollama serve"
+      : provider.state === "refused"
+        ? "check the key that `key_env` names"
+        : `curl -sS ${provider.address}`;
   return { subject, state: "problem", message: provider.problem ?? provider.state, remedy };
 }
 
 function modelFindings(facts: DoctorFacts): readonly DoctorFinding[] {
   const real = facts.models.filter((model) => model.demonstration !== true);
-  if (real.length > 0) return [{ subject: "models", state: "ok", message: `${real.length} besides the demonstration weights` }];
+  if (real.length > 0)
+    return [{ subject: "models", state: "ok", message: `${real.length} besides the demonstration weights` }];
   return [
     {
       subject: "models",
       state: "warning",
-      message: "only demonstration weights are here: they continue code-shaped lines and cannot chat. Start Ollama, connect a server in ghost.toml, or download weights",
+      message:
+        "only demonstration weights are here: they continue code-shaped lines and cannot chat. Start Ollama, connect a server in ghost.toml, or download weights",
       remedy: "ghost models pull hf:Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
     },
   ];

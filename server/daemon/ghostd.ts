@@ -38,7 +38,8 @@ function readFlags(args: readonly string[]) {
         version: { type: "boolean", default: false },
       },
     });
-    const port = values.port === undefined ? undefined : /^\d{1,5}$/.test(values.port) ? Number(values.port) : Number.NaN;
+    const port =
+      values.port === undefined ? undefined : /^\d{1,5}$/.test(values.port) ? Number(values.port) : Number.NaN;
     if (port !== undefined && !(port <= 65_535)) {
       throw new UserError("usage", `--port takes a whole number from 0 to 65535, not "${values.port}"`);
     }
@@ -57,7 +58,10 @@ async function main(): Promise<void> {
   }
   const environment = systemEnvironment();
   if (environment.uid === 0 && !flags["allow-root"]) {
-    throw new UserError("runs_as_root", "ghostd runs as your own user, not as root; pass --allow-root where there is no other, as in a container");
+    throw new UserError(
+      "runs_as_root",
+      "ghostd runs as your own user, not as root; pass --allow-root where there is no other, as in a container",
+    );
   }
   const daemon = await startDaemon({
     flags: { config: flags.config, dataDir: flags["data-dir"], runtimeDir: flags["runtime-dir"] },
@@ -70,7 +74,9 @@ async function main(): Promise<void> {
   const stopped = untilStopped(daemon);
   using _young = boundYoungGeneration();
   if (flags["ready-json"]) {
-    process.stdout.write(`${JSON.stringify({ ready: true, http: daemon.http, socket: daemon.socket, version: VERSION })}\n`);
+    process.stdout.write(
+      `${JSON.stringify({ ready: true, http: daemon.http, socket: daemon.socket, version: VERSION })}\n`,
+    );
   } else {
     process.stdout.write(`ghostd ${VERSION} listens on ${daemon.http} and ${daemon.socket}\n`);
   }
@@ -101,7 +107,8 @@ async function untilStopped(daemon: Daemon): Promise<void> {
 
 function report(error: GhostError): void {
   process.stderr.write(`ghostd: ${error.message}\n  ${errorCatalogue[error.code].advice}\n`);
-  if (error.family === "bug") process.stderr.write(`${error.stack ?? ""}\n${error.cause instanceof Error ? `${error.cause.stack}\n` : ""}`);
+  if (error.family === "bug")
+    process.stderr.write(`${error.stack ?? ""}\n${error.cause instanceof Error ? `${error.cause.stack}\n` : ""}`);
 }
 
 /** Runs the daemon to its end; the process's exit code. */

@@ -32,7 +32,9 @@ async function loadKey(permit: StandingPermit, file: string, make: () => string)
   const stored = (await readFile(permit, file, MAX_KEY_FILE_BYTES))?.toString("utf8").trim();
   if (stored !== undefined) {
     if (stored.length >= MIN_KEY_LENGTH && /^[\x21-\x7e]+$/.test(stored)) return stored;
-    throw new UserError("folder_unusable", `${file} does not hold a usable key; remove it and start again`, { details: { path: file } });
+    throw new UserError("folder_unusable", `${file} does not hold a usable key; remove it and start again`, {
+      details: { path: file },
+    });
   }
   const key = make();
   await writeFile(permit, file, `${key}\n`);

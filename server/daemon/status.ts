@@ -52,7 +52,11 @@ export function createStatus(options: StatusOptions): StatusReporter {
     engine: options.weights.engineState(),
     modelKeyFile: options.keyFiles.modelKeyFile,
   });
-  return { status, metrics: () => toMetrics(status(), options.clock, brain.answersTotal), doctor: (signal) => doctor(options, signal) };
+  return {
+    status,
+    metrics: () => toMetrics(status(), options.clock, brain.answersTotal),
+    doctor: (signal) => doctor(options, signal),
+  };
 }
 
 async function doctor(options: StatusOptions, signal: AbortSignal): Promise<readonly DoctorFinding[]> {
@@ -81,11 +85,26 @@ async function doctor(options: StatusOptions, signal: AbortSignal): Promise<read
 
 function toMetrics(status: DaemonStatus, clock: Clock, answers: Brain["answersTotal"]): readonly Metric[] {
   return [
-    { name: "ghost_up_seconds", kind: "gauge", help: "Seconds since the daemon started.", value: (clock.now() - status.startedAtMs) / 1000 },
+    {
+      name: "ghost_up_seconds",
+      kind: "gauge",
+      help: "Seconds since the daemon started.",
+      value: (clock.now() - status.startedAtMs) / 1000,
+    },
     { name: "ghost_clients", kind: "gauge", help: "Faces attached to the socket.", value: status.clients },
     { name: "ghost_answers_open", kind: "gauge", help: "Answers that are being streamed.", value: status.openAnswers },
     { name: "ghost_answers_total", kind: "counter", help: "Answers begun.", value: answers.begun },
-    { name: "ghost_answers_failed_total", kind: "counter", help: "Answers that broke off or never began.", value: answers.failed },
-    { name: "ghost_resident_memory_bytes", kind: "gauge", help: "Resident memory of the daemon.", value: status.rssBytes },
+    {
+      name: "ghost_answers_failed_total",
+      kind: "counter",
+      help: "Answers that broke off or never began.",
+      value: answers.failed,
+    },
+    {
+      name: "ghost_resident_memory_bytes",
+      kind: "gauge",
+      help: "Resident memory of the daemon.",
+      value: status.rssBytes,
+    },
   ];
 }

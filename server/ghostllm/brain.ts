@@ -210,10 +210,10 @@ class GhostBrain implements Brain {
     const { models } = await this.catalogue({ refresh: false }, signal);
     const decision = this.#decide({ target, task: "embedding", needs: NO_NEEDS, models, actor });
     const model = models.find(({ ref }) => ref === decision.plan[0]);
-    const relay = model === undefined ? undefined : this.#provider(model).relayEmbeddings;
-    if (model === undefined || relay === undefined) return undefined;
+    const provider = model === undefined ? undefined : this.#provider(model);
+    if (model === undefined || provider?.relayEmbeddings === undefined) return undefined;
     if (model.locality === "cloud") await this.#options.authorizer.authorizeCloud(model, actor, signal);
-    return relay(bodyFor(model.name), signal);
+    return provider.relayEmbeddings(bodyFor(model.name), signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -58,6 +58,8 @@ export async function openBrain(options: GhostLlmOptions): Promise<GhostLlm> {
   const transcript = store.use(await openTranscript({ ...options, decodeFrame }));
   const providers = createProviders({ ...options, config: config.providers });
   const { aliases, intents } = config.routing;
-  const brain = store.use(createBrain({ providers: providers.all, transcript, authorizer, aliases, intents, clock, ids, log }));
+  const brain = store.use(
+    createBrain({ providers: providers.all, transcript, authorizer, aliases, intents, clock, ids, log }),
+  );
   return { brain, transcript, weights: providers.embedded, [Symbol.asyncDispose]: () => store[Symbol.asyncDispose]() };
 }

@@ -123,8 +123,14 @@ function toLine(fields: LogFields & { readonly at: string; readonly level: LogLe
 
 function replaceErrors(_key: string, value: unknown): unknown {
   if (value instanceof GhostError) {
-    return { code: value.code, message: value.message, ...(value.family === "bug" ? { stack: value.stack } : {}), cause: value.cause };
+    return {
+      code: value.code,
+      message: value.message,
+      ...(value.family === "bug" ? { stack: value.stack } : {}),
+      cause: value.cause,
+    };
   }
-  if (value instanceof Error) return { name: value.name, message: value.message, stack: value.stack, cause: value.cause };
+  if (value instanceof Error)
+    return { name: value.name, message: value.message, stack: value.stack, cause: value.cause };
   return value;
 }

@@ -34,8 +34,9 @@ interface Turn {
   readonly role: "system" | "user" | "assistant";
   readonly content: string | readonly { readonly type: "text"; readonly text: string }[];
 }
+type Said<Content> = Turn & { readonly content: Content };
 const system = (content: string): Turn => ({ role: "system", content });
-const user = (content: Turn["content"]): Turn => ({ role: "user", content });
+const user = <Content extends Turn["content"]>(content: Content): Said<Content> => ({ role: "user", content });
 const assistant = (content: Turn["content"]): Turn => ({ role: "assistant", content });
 const parts = (...texts: readonly string[]) => texts.map((text) => ({ type: "text" as const, text }));
 let conversations = 0;
@@ -95,7 +96,7 @@ for (const [name, form] of FORMS) {
     const answer = await ask([first], "one two");
     await ask([first, form(answer), user("and?")], "three");
     const sessionId = await only(first);
-    const expected = [`user: ${String(first.content)}`, "assistant: one two", "user: and?", "assistant: three"];
+    const expected = [`user: ${first.content}`, "assistant: one two", "user: and?", "assistant: three"];
     assert.deepEqual(await threadsOf(sessionId), [expected]);
     const { session, entries } = await face.api.session.get({ sessionId }, soon());
     assert.deepEqual([session.threads, session.messages], [1, 4]);
@@ -107,7 +108,7 @@ for (const [name, form] of FORMS) {
 test("a question in parts is the same as in one text, and developer the same as system", async () => {
   const first = question();
   const answer = await ask([system("be brief"), first], "yes");
-  await ask([{ ...system("be brief") }, user(parts(String(first.content))), assistant(answer), user("sure?")], "very");
+  await ask([{ ...system("be brief") }, user(parts(first.content)), assistant(answer), user("sure?")], "very");
   const [thread = [], ...others] = await threadsOf(await only(first));
   assert.deepEqual([thread.length, others], [5, []]);
 });
@@ -157,7 +158,7 @@ test("asking the same again makes a second thread that shares the question", asy
   await ask([first], "one");
   await ask([first], "two");
   const sessionId = await only(first);
-  const asked = `user: ${String(first.content)}`;
+  const asked = `user: ${first.content}`;
   assert.deepEqual(await threadsOf(sessionId), [
     [asked, "assistant: two"],
     [asked, "assistant: one"],
@@ -172,7 +173,7 @@ test("each of two branches can be gone on with", async () => {
   await ask([first], "two");
   await ask([first, assistant("one"), user("after one")], "1");
   await ask([first, assistant("two"), user("after two")], "2");
-  const asked = `user: ${String(first.content)}`;
+  const asked = `user: ${first.content}`;
   assert.deepEqual(await threadsOf(await only(first)), [
     [asked, "assistant: two", "user: after two", "assistant: 2"],
     [asked, "assistant: one", "user: after one", "assistant: 1"],
@@ -184,7 +185,7 @@ test("an edited later question branches off where it differs; an edited first qu
   const answer = await ask([first], "hello");
   await ask([first, assistant(answer), user("original")], "a");
   await ask([first, assistant(answer), user("edited")], "b");
-  const shared = [`user: ${String(first.content)}`, "assistant: hello"];
+  const shared = [`user: ${first.content}`, "assistant: hello"];
   assert.deepEqual(await threadsOf(await only(first)), [
     [...shared, "user: edited", "assistant: b"],
     [...shared, "user: original", "assistant: a"],
@@ -198,7 +199,7 @@ test("an answer that the client has edited is kept as the client's words, beside
   const first = question();
   await ask([first], "the model's words");
   await ask([first, assistant("the client's words"), user("go on")], "so be it");
-  const asked = `user: ${String(first.content)}`;
+  const asked = `user: ${first.content}`;
   assert.deepEqual(await threadsOf(await only(first)), [
     [asked, "assistant: the client's words", "user: go on", "assistant: so be it"],
     [asked, "assistant: the model's words"],

@@ -26,7 +26,11 @@ export interface CallOptions {
 }
 
 /** Calls the daemon with the model key (or `key`; null: none) and reads the whole answer, also of a connection that is cut. */
-export async function call(daemon: Pick<TestDaemon, "http" | "modelKey">, path: string, options: CallOptions = {}): Promise<ApiReply> {
+export async function call(
+  daemon: Pick<TestDaemon, "http" | "modelKey">,
+  path: string,
+  options: CallOptions = {},
+): Promise<ApiReply> {
   const body = options.rawBody ?? (options.body === undefined ? null : JSON.stringify(options.body));
   const key = options.key === undefined ? daemon.modelKey : options.key;
   const response = await fetch(daemon.http + path, {

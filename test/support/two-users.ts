@@ -29,6 +29,11 @@ export interface Household extends AsyncDisposable {
   apiOf(userId: UserId): GhostApi;
 }
 
+const never = () => {
+  throw new Error("no test of users asks the daemon about itself");
+};
+const UNASKED = { status: never, doctor: never, stop: never, settings: never, modelKey: "", httpUrl: () => "" };
+
 export async function openHousehold(configText: string): Promise<Household> {
   const store = new DisposableStore();
   const folder = store.use(testFolder());
@@ -71,22 +76,7 @@ export async function openHousehold(configText: string): Promise<Household> {
     log,
   });
   store.use(llm);
-  const never = () => {
-    throw new Error("no test of users asks the daemon about itself");
-  };
-  const handlers = createGhostServer({
-    ...llm,
-    warden,
-    log,
-    clock,
-    status: never,
-    doctor: never,
-    stop: never,
-    settings: never,
-    configFile: file,
-    modelKey: "",
-    httpUrl: () => "",
-  });
+  const handlers = createGhostServer({ ...llm, ...UNASKED, warden, log, clock, configFile: file });
   return {
     llm,
     warden,

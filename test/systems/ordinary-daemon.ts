@@ -97,7 +97,8 @@ export async function startOrdinaryDaemon(places: OrdinaryPlaces): Promise<Ordin
     dataDir,
     modelKey: key("model.key"),
     faceKey: key("face.key"),
-    connect: () => connectSocket(ready.data.socket, { key: key("face.key"), clientName: "test", ownerUid: ORDINARY_UID }),
+    connect: () =>
+      connectSocket(ready.data.socket, { key: key("face.key"), clientName: "test", ownerUid: ORDINARY_UID }),
     stop,
     logs: () => readFileSync(join(dataDir, "ghostd.log"), "utf8"),
     async [Symbol.asyncDispose]() {

@@ -9,7 +9,8 @@ import type { GhostClient } from "../../../protocol/ghost-client.ts";
 import { showAnswer } from "../answer.ts";
 import { askOnTerminal } from "../approvals.ts";
 import type { CliContext } from "../context.ts";
-import type { Output } from "../output.ts";
+import { asCalled, commandName } from "../invocation.ts";
+import { adviceFor, type Output } from "../output.ts";
 import { createTerminalInput, type TerminalInput } from "../terminal-input.ts";
 import { escapeLine } from "../terminal-text.ts";
 import { openHistory } from "./history.ts";
@@ -26,6 +27,8 @@ export interface ChatSettings {
 export interface Conversation {
   sessionId: string | undefined;
   settings: ChatSettings;
+  /** Who answered last and why, as it was shown. */
+  lastRoute?: string | undefined;
 }
 
 /** Connects, starting a daemon where none runs. */
@@ -61,7 +64,7 @@ export async function chatInteractively(
     if ((await take(text, { context, conversation, link, input })) === "leave") break;
   }
   if (conversation.sessionId !== undefined) {
-    output.note(`to go on later: ghost chat --session ${conversation.sessionId}`);
+    output.note(`to go on later: ${commandName()} chat --session ${conversation.sessionId}`);
   }
 }
 
@@ -82,10 +85,13 @@ async function take(text: string, turn: Turn): Promise<"stay" | "leave"> {
     if (/^\/[a-z]+(\s|$)/.test(text)) {
       return await runSlashCommand(text, { api, output: context.output, conversation, signal: stop.signal });
     }
-    const { settings, sessionId } = conversation;
-    await showAnswer(context.output, api.chat.send({ text, sessionId, ...settings }, stop.signal), (id) => {
+    const { settings, sessionId, lastRoute } = conversation;
+    const updates = api.chat.send({ text, sessionId, ...settings }, stop.signal);
+    const onStarted = (id: string | undefined) => {
       conversation.sessionId = id;
-    });
+    };
+    const { route } = await showAnswer(context.output, updates, { onStarted, lastRoute });
+    conversation.lastRoute = route;
   } catch (error) {
     showFailure(context.output, error, stop.signal);
   }
@@ -95,8 +101,8 @@ async function take(text: string, turn: Turn): Promise<"stay" | "leave"> {
 function showFailure(output: Output, error: unknown, signal: AbortSignal): void {
   if (signal.aborted) return output.note("cancelled; what arrived is kept");
   if (!(error instanceof GhostApiError)) throw error;
-  output.note(escapeLine(error.message), "red");
-  output.note(`  ${error.advice}`);
+  output.note(escapeLine(asCalled(error.message)), "red");
+  output.note(`  ${adviceFor(error)}`);
 }
 
 /** The connection of a conversation, made anew when it has gone (2), with the asking for consent that belongs to it. */

@@ -8,6 +8,7 @@ import { askOnTerminal } from "../approvals.ts";
 import { chatInteractively, type ChatSettings } from "../chat/interactive.ts";
 import type { CliContext, Runner } from "../context.ts";
 import { ensureDaemon, isRoot, ROOT_WARNING, tryConnect } from "../daemon-process.ts";
+import { asCalled } from "../invocation.ts";
 import { decimalNumber, examples, wholeNumber } from "../options.ts";
 import { failure } from "../output.ts";
 import { readStdin } from "../stdin.ts";
@@ -82,7 +83,7 @@ async function chatOnce(context: CliContext, text: string, { sessionId, settings
   try {
     await showAnswer(output, client.api.chat.send({ text, sessionId, ...settings }, signal));
   } catch (error) {
-    if (signal.aborted) output.note("cancelled; what arrived is kept (`ghost sessions`)");
+    if (signal.aborted) output.note(asCalled("cancelled; what arrived is kept (`ghost sessions`)"));
     throw error;
   }
 }
@@ -92,7 +93,7 @@ async function connectOrStart(context: CliContext): Promise<GhostClient> {
   const { output, folders, locations, signal } = context;
   const running = await tryConnect(locations);
   if (running !== undefined) return running;
-  output.note("no daemon runs: starting one (`ghost stop` ends it)");
+  output.note(asCalled("no daemon runs: starting one (`ghost stop` ends it)"));
   if (isRoot()) output.note(ROOT_WARNING, "yellow");
   const started = await ensureDaemon(folders, signal);
   output.note(`the daemon runs on ${escapeLine(started.http)}`);

@@ -54,7 +54,8 @@ async function complete(
     },
     context.signal,
   );
-  await showAnswer(context.output, updates);
+  const { text: continuation } = await showAnswer(context.output, updates);
+  if (continuation.trim() === "" && !context.output.json) context.output.note("no suggestion");
 }
 
 interface Place {

@@ -14,6 +14,7 @@ import {
   untilGone,
 } from "../daemon-process.ts";
 import { runForeground } from "../foreground.ts";
+import { asCalled, commandName } from "../invocation.ts";
 import { examples, wholeNumber } from "../options.ts";
 import { failure } from "../output.ts";
 import { escapeLine, formatBytes, formatDuration, plural } from "../terminal-text.ts";
@@ -65,7 +66,7 @@ async function start(context: CliContext, options: z.output<typeof startOptions>
       ? `The daemon runs already (pid ${pid}, version ${escapeLine(version)}).`
       : `The daemon runs (pid ${pid}, version ${escapeLine(version)}).`,
   );
-  output.line(`  HTTP    ${escapeLine(http)}   (\`ghost env\` prints the settings for other programs)`);
+  output.line(`  HTTP    ${escapeLine(http)}   (\`${commandName()} env\` prints the settings for other programs)`);
   output.line(`  socket  ${escapeLine(socket)}`);
   return 0;
 }
@@ -94,7 +95,7 @@ async function status(context: CliContext): Promise<number> {
   using client = await tryConnect(locations);
   if (client === undefined) {
     if (output.json) output.document({ running: false, socket: locations.socket });
-    else output.line("No daemon runs. Start it with `ghost start`.");
+    else output.line(asCalled("No daemon runs. Start it with `ghost start`."));
     return 1;
   }
   const found = await client.api.daemon.status({}, signal);

@@ -5,6 +5,7 @@ import { GhostApiError } from "../../../protocol/errors.ts";
 import type { CliContext, Runner } from "../context.ts";
 import { tryConnect } from "../daemon-process.ts";
 import { examineWithoutDaemon } from "../local-checks.ts";
+import { asCalled } from "../invocation.ts";
 import { examples } from "../options.ts";
 import { escapeLine, wrap } from "../terminal-text.ts";
 
@@ -41,7 +42,7 @@ async function collectFindings(context: CliContext): Promise<readonly DoctorFind
       message: error.message,
       remedy: error.advice,
     };
-    return [refused, ...(await examineWithoutDaemon(locations, signal))];
+    return [refused, ...(await examineWithoutDaemon(locations))];
   }
   const absent: DoctorFinding = {
     subject: "daemon",
@@ -49,14 +50,18 @@ async function collectFindings(context: CliContext): Promise<readonly DoctorFind
     message: `no daemon answers at ${locations.socket}`,
     remedy: "ghost start",
   };
-  return [absent, ...(await examineWithoutDaemon(locations, signal))];
+  return [absent, ...(await examineWithoutDaemon(locations))];
 }
 
 function printFinding({ output }: CliContext, finding: DoctorFinding): void {
   const subject = escapeLine(finding.subject);
-  const [first = "", ...rest] = wrap(`${subject}: ${escapeLine(finding.message)}`, Math.max(40, output.columns - 4));
+  const [first = "", ...rest] = wrap(
+    `${subject}: ${escapeLine(asCalled(finding.message))}`,
+    Math.max(40, output.columns - 4),
+  );
   output.line(`${output.paint(FORMATS[finding.state], MARKS[finding.state])} ${first}`);
   for (const line of rest) output.line(`  ${line}`);
   // One line, however long: it is there to be copied.
-  if (finding.remedy !== undefined) output.line(`  ${output.paint("bold", `→ ${escapeLine(finding.remedy)}`)}`);
+  if (finding.remedy !== undefined)
+    output.line(`  ${output.paint("bold", `→ ${escapeLine(asCalled(finding.remedy))}`)}`);
 }

@@ -2,6 +2,7 @@
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import type { CliContext, Runner } from "../context.ts";
+import { asCalled } from "../invocation.ts";
 import { examples } from "../options.ts";
 
 const shellSchema = z.enum(["sh", "fish", "json"]);
@@ -31,7 +32,9 @@ async function env(context: CliContext, asked: z.infer<typeof shellSchema>): Pro
     output.line(shell === "fish" ? `set -gx ${name} ${quoteFish(value)}` : `export ${name}=${quoteSh(value)}`);
   }
   if (output.isTerminal)
-    output.note(`# to use it: ${shell === "fish" ? "ghost env --shell fish | source" : 'eval "$(ghost env)"'}`);
+    output.note(
+      `# to use it: ${asCalled(shell === "fish" ? "ghost env --shell fish | source" : 'eval "$(ghost env)"')}`,
+    );
 }
 
 /** Single quotes take everything but a single quote. */

@@ -7,7 +7,7 @@ import type { CliContext, Runner } from "../context.ts";
 import { tryConnect } from "../daemon-process.ts";
 import { examples, wholeNumber } from "../options.ts";
 import { failure, type Output } from "../output.ts";
-import { escapeLine } from "../terminal-text.ts";
+import { escapeJson, escapeLine } from "../terminal-text.ts";
 
 /** As many bytes of the file's end as hold more lines than anyone asks for. */
 const TAIL_BYTES = 4 * 1024 * 1024;
@@ -56,7 +56,7 @@ async function tail(file: string, count: number): Promise<readonly string[]> {
 }
 
 function printLine(output: Output, line: string): void {
-  if (output.json) return output.line(line);
+  if (output.json) return output.line(output.isTerminal ? escapeJson(line) : line);
   const parsed = lineSchema.safeParse(parseJson(line));
   if (!parsed.success) return output.line(escapeLine(line));
   const { at, level, event, ...fields } = parsed.data;

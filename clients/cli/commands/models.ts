@@ -5,7 +5,8 @@ import type { GhostApi } from "../../../protocol/ghost-api.ts";
 import type { ModelInfo } from "../../../protocol/model.ts";
 import { askOnTerminal } from "../approvals.ts";
 import type { CliContext, Runner } from "../context.ts";
-import { examples } from "../options.ts";
+import { asCalled, commandName } from "../invocation.ts";
+import { examples, sha256Digits } from "../options.ts";
 import { failure, type Output, table } from "../output.ts";
 import { createPullProgress } from "../pull-progress.ts";
 import { createTerminalInput } from "../terminal-input.ts";
@@ -27,7 +28,7 @@ export function registerModels(program: Command, run: Runner): void {
     .command("pull <source>")
     .description("download GGUF weights and register them (an interrupted download resumes)")
     .option("--name <name>", "the model's name (default: that of the file)")
-    .option("--sha256 <digits>", "refuse the file unless it has this checksum")
+    .option("--sha256 <digits>", "refuse the file unless it has this checksum", sha256Digits)
     .addHelpText(
       "after",
       examples(
@@ -47,7 +48,7 @@ async function list(context: CliContext, refresh: boolean): Promise<void> {
 
 /** The models and the state of their servers, as two tables. */
 export function listModels(output: Output, { models, providers }: ModelList): void {
-  if (models.length === 0) output.line("There are no models. `ghost doctor` says what is missing.");
+  if (models.length === 0) output.line(asCalled("There are no models. `ghost doctor` says what is missing."));
   else {
     table(output, models, [
       { title: "MODEL", text: (model) => model.ref, flexible: true, format: () => "bold" },
@@ -130,11 +131,13 @@ function printPulled(output: Output, model: ModelInfo, sha256: string): void {
   if (model.note !== undefined) output.line(escapeLine(model.note));
   const can = describeCapabilities(model);
   output.note(
-    `it can: ${can === "" ? plural(0, "thing") : can}; try: ghost chat --model ${escapeLine(model.ref)} "hello"`,
+    `it can: ${can === "" ? plural(0, "thing") : can}; try: ${commandName()} chat --model ${escapeLine(model.ref)} "hello"`,
   );
 }
 
 function repeatCommand(source: string, { name, sha256 }: z.output<typeof pullOptions>): string {
   const flag = (flagName: string, value: string | undefined) => (value === undefined ? [] : [flagName, value]);
-  return escapeLine(["ghost models pull", source, ...flag("--name", name), ...flag("--sha256", sha256)].join(" "));
+  return escapeLine(
+    [`${commandName()} models pull`, source, ...flag("--name", name), ...flag("--sha256", sha256)].join(" "),
+  );
 }

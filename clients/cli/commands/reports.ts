@@ -117,7 +117,7 @@ async function ledger(context: CliContext, limit: number): Promise<void> {
   table(output, found.rows, [
     { title: "ID", text: (row) => String(row.id), align: "right" },
     { title: "WHEN", text: (row) => formatTime(row.atMs) },
-    { title: "ACTOR", text: (row) => row.actor },
+    { title: "ACTOR", text: (row) => row.actor, flexible: true },
     { title: "EFFECT", text: (row) => `${row.capability} ${row.resource}`, flexible: true },
     {
       title: "DECISION",

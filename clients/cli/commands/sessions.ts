@@ -1,12 +1,16 @@
 /** `ghost sessions`: what was said, kept by the daemon. */
 import type { Command } from "commander";
 import { z } from "zod";
+import type { GhostApi } from "../../../protocol/ghost-api.ts";
 import type { SessionEntry, SessionSummary } from "../../../protocol/session.ts";
 import { sessionIdSchema, threadIdSchema } from "../../../protocol/ids.ts";
 import type { CliContext, Runner } from "../context.ts";
+import { asCalled, commandName } from "../invocation.ts";
 import { examples, wholeNumber } from "../options.ts";
 import { failure, type Output, table } from "../output.ts";
 import { escapeLine, escapeText, formatTime, plural } from "../terminal-text.ts";
+
+type Shown = Awaited<ReturnType<GhostApi["session"]["get"]>>;
 
 const listOptions = z.object({ limit: z.number().default(50) });
 const showOptions = z.object({ thread: z.string().optional() });
@@ -28,7 +32,7 @@ export function registerSessions(program: Command, run: Runner): void {
   sessions
     .command("show <id>")
     .description("print a conversation")
-    .option("--thread <id>", "another of its branches")
+    .option("--thread <id>", "another of its threads")
     .addHelpText("after", examples("ghost sessions show ses_…", "ghost sessions show ses_… --json"))
     .action(run((context, command) => show(context, command.args, showOptions.parse(command.opts()).thread)));
   sessions
@@ -46,7 +50,7 @@ async function list(context: CliContext, limit: number): Promise<void> {
 }
 
 export function listSessions(output: Output, sessions: readonly SessionSummary[]): void {
-  if (sessions.length === 0) return output.line("There are no sessions yet. `ghost chat` begins one.");
+  if (sessions.length === 0) return output.line(asCalled("There are no sessions yet. `ghost chat` begins one."));
   table(output, sessions, [
     { title: "SESSION", text: (session) => session.id, format: () => "bold" },
     { title: "CHANGED", text: (session) => formatTime(session.updatedAtMs) },
@@ -59,7 +63,7 @@ async function show(context: CliContext, [id = ""]: readonly string[], thread: s
   const { output, signal } = context;
   checkId(id);
   if (thread !== undefined && !threadIdSchema.safeParse(thread).success) {
-    throw failure("usage", `"${thread}" is not the id of a thread; \`ghost sessions show ${id} --json\` lists them`);
+    throw failure("usage", `"${thread}" is not the id of a thread; \`ghost sessions show ${id}\` lists them`);
   }
   using client = await context.connect();
   const found = await client.api.session.get(
@@ -69,8 +73,18 @@ async function show(context: CliContext, [id = ""]: readonly string[], thread: s
   if (output.json) return output.document(found);
   const { session, threads, entries } = found;
   output.note(`${session.id}, begun ${formatTime(session.createdAtMs)} by ${escapeLine(session.client)}`);
-  if (threads.length > 1) output.note(`${plural(threads.length, "thread")}; shown: ${found.threadId}`);
+  if (threads.length > 1) listThreads(output, found);
   showEntries(output, entries);
+}
+
+/** A conversation that was taken up again in its middle has several; one is shown. */
+function listThreads(output: Output, { session, threads, threadId }: Shown): void {
+  output.note(`${plural(threads.length, "thread")}, the one changed last first:`);
+  for (const { id, updatedAtMs } of threads.toSorted((a, b) => b.updatedAtMs - a.updatedAtMs)) {
+    const mark = id === threadId ? "   (shown)" : "";
+    output.note(`  ${id}   changed ${formatTime(updatedAtMs)}${mark}`);
+  }
+  output.note(`another one: ${commandName()} sessions show ${session.id} --thread ID`);
 }
 
 const ROLE_FORMATS = { system: "dim", developer: "dim", user: "cyan", assistant: "green", tool: "magenta" } as const;

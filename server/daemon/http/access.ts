@@ -36,10 +36,16 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
   return {
     refuse({ host, origin, authorization, apiKey }, audience) {
       if (host === undefined || !isLoopback(host)) {
-        return new UserError("foreign_host", `the Host header names ${JSON.stringify((host ?? "").slice(0, 100))}, not this daemon`);
+        return new UserError(
+          "foreign_host",
+          `the Host header names ${JSON.stringify((host ?? "").slice(0, 100))}, not this daemon`,
+        );
       }
       if (origin !== undefined && !(origin.startsWith("http://") && isLoopback(origin.slice("http://".length)))) {
-        return new UserError("foreign_origin", `the page ${JSON.stringify(origin.slice(0, 100))} may not call this daemon`);
+        return new UserError(
+          "foreign_origin",
+          `the page ${JSON.stringify(origin.slice(0, 100))} may not call this daemon`,
+        );
       }
       if (audience === "none") return undefined;
       const key = apiKey ?? /^Bearer +(.+)$/i.exec(authorization ?? "")?.[1]?.trim();
@@ -49,7 +55,11 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
       const isModel = timingSafeEqual(given, digests.model);
       const isFace = timingSafeEqual(given, digests.face);
       if (audience === "model" ? isModel : isFace) return undefined;
-      if (isModel || isFace) return new UserError("wrong_audience", `a ${isModel ? "model key" : "face credential"} does not open this route`);
+      if (isModel || isFace)
+        return new UserError(
+          "wrong_audience",
+          `a ${isModel ? "model key" : "face credential"} does not open this route`,
+        );
       return new UserError("unauthenticated", "the key is wrong");
     },
   };
@@ -60,7 +70,10 @@ function digest(text: string): Buffer {
 }
 
 /** The same for the socket: the face credential stands for its user. */
-export function createFaceAuthentication(faceKey: string, userId: UserId): (key: string) => { readonly userId: UserId } | undefined {
+export function createFaceAuthentication(
+  faceKey: string,
+  userId: UserId,
+): (key: string) => { readonly userId: UserId } | undefined {
   const expected = digest(faceKey);
   return (key) => (timingSafeEqual(digest(key), expected) ? { userId } : undefined);
 }

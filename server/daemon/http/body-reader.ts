@@ -27,9 +27,15 @@ export interface ReadBody<Facts> {
 
 export interface BodyReader {
   /** @throws UserError `invalid_json` | `invalid_params` | `body_too_large`, like its neighbours */
-  readChat(body: Buffer, signal: AbortSignal): Promise<ReadBody<ChatFacts> & { messages(): Promise<readonly Message[]> }>;
+  readChat(
+    body: Buffer,
+    signal: AbortSignal,
+  ): Promise<ReadBody<ChatFacts> & { messages(): Promise<readonly Message[]> }>;
   readCompletion(body: Buffer, signal: AbortSignal): Promise<ReadBody<CompletionFacts>>;
-  readEmbedding(body: Buffer, signal: AbortSignal): Promise<ReadBody<EmbeddingFacts> & { texts(): Promise<readonly string[]> }>;
+  readEmbedding(
+    body: Buffer,
+    signal: AbortSignal,
+  ): Promise<ReadBody<EmbeddingFacts> & { texts(): Promise<readonly string[]> }>;
   /** The messages of a body that was accepted before, for the transcript. */
   readMessages(body: Buffer): Promise<readonly Message[]>;
 }

@@ -18,7 +18,8 @@ export interface HttpError {
 /** `{"error":{"message","type","param","code"}}`, with `retry-after` where somebody knows it. */
 export function httpError(error: GhostError): HttpError {
   const { http } = errorCatalogue[error.code];
-  const retryAfter = error.retryAfterMs === undefined ? {} : { "retry-after": String(Math.ceil(error.retryAfterMs / 1000)) };
+  const retryAfter =
+    error.retryAfterMs === undefined ? {} : { "retry-after": String(Math.ceil(error.retryAfterMs / 1000)) };
   return { status: http, headers: { "content-type": "application/json", ...retryAfter }, body: errorBody(error) };
 }
 

@@ -65,20 +65,30 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
   const app = createApp(options, access, () => isDraining, routes);
   const open = new OpenRequests();
   for (const register of options.register) register(app, open);
-  options.permit.spend({ capability: "net.http", resource: { kind: "listener", address: `${HOST}:${options.port}` }, host: THIS_MACHINE });
+  options.permit.spend({
+    capability: "net.http",
+    resource: { kind: "listener", address: `${HOST}:${options.port}` },
+    host: THIS_MACHINE,
+  });
   try {
     await app.listen({ host: HOST, port: options.port });
   } catch (error) {
     await app.close();
     const code = systemCode(error);
     if (code === "EACCES") {
-      throw new UserError("usage", `port ${options.port} needs rights that you do not have; choose one above 1023`, { cause: error });
+      throw new UserError("usage", `port ${options.port} needs rights that you do not have; choose one above 1023`, {
+        cause: error,
+      });
     }
     if (code !== "EADDRINUSE") throw error;
-    throw new UserError("port_in_use", `port ${options.port} on ${HOST} is taken by another program`, { cause: error, details: { port: options.port } });
+    throw new UserError("port_in_use", `port ${options.port} on ${HOST} is taken by another program`, {
+      cause: error,
+      details: { port: options.port },
+    });
   }
   const address = app.server.address();
-  if (address === null || typeof address === "string") throw new BugError("internal", "the HTTP listener has no address");
+  if (address === null || typeof address === "string")
+    throw new BugError("internal", "the HTTP listener has no address");
   port = address.port;
   options.log.info({ event: "http.listening", port, routes });
   return {
@@ -98,7 +108,12 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
   };
 }
 
-function createApp(options: HttpFrontOptions, access: AccessControl, isDraining: () => boolean, routes: RouteRow[]): FastifyInstance {
+function createApp(
+  options: HttpFrontOptions,
+  access: AccessControl,
+  isDraining: () => boolean,
+  routes: RouteRow[],
+): FastifyInstance {
   const app = fastify({
     bodyLimit: options.maxBodyBytes,
     logger: false,
@@ -123,13 +138,23 @@ function createApp(options: HttpFrontOptions, access: AccessControl, isDraining:
     // An unknown path asks for a key too: nobody can map what is here without one.
     const audience = request.is404 ? "model" : (request.routeOptions.config.audience ?? "face");
     const refused = refuse(access, request, audience);
-    const error = refused ?? (isDraining() ? new OperationalError("daemon_stopping", "the daemon is shutting down", { retryAfterMs: 2_000 }) : undefined);
+    const error =
+      refused ??
+      (isDraining()
+        ? new OperationalError("daemon_stopping", "the daemon is shutting down", { retryAfterMs: 2_000 })
+        : undefined);
     if (error === undefined) next();
     else sendError(reply, error);
   });
   app.setNotFoundHandler((request, reply) => {
     const known = routes.map(({ path }) => path);
-    sendError(reply, new UserError("method_unknown", `there is no ${request.method} ${request.url.slice(0, 200)}.${suggestion(request.url, known)}`));
+    sendError(
+      reply,
+      new UserError(
+        "method_unknown",
+        `there is no ${request.method} ${request.url.slice(0, 200)}.${suggestion(request.url, known)}`,
+      ),
+    );
   });
   app.setErrorHandler((thrown, _request, reply) => {
     const error = translate(thrown, options.maxBodyBytes);
@@ -158,13 +183,24 @@ function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
     socket.destroy();
     return;
   }
-  const status = error.code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : error.code === "ERR_HTTP_REQUEST_TIMEOUT" ? "408 Request Timeout" : "400 Bad Request";
+  const status =
+    error.code === "HPE_HEADER_OVERFLOW"
+      ? "431 Request Header Fields Too Large"
+      : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+        ? "408 Request Timeout"
+        : "400 Bad Request";
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
 function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Server {
   const server = createServer(
-    { headersTimeout: HEAD_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000, keepAliveTimeout: 75_000, noDelay: true },
+    {
+      headersTimeout: HEAD_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: 1_000,
+      keepAliveTimeout: 75_000,
+      noDelay: true,
+    },
     handler,
   );
   server.maxConnections = MAX_CONNECTIONS;
@@ -180,9 +216,12 @@ export function sendError(reply: FastifyReply, error: GhostError): void {
 function translate(thrown: unknown, maxBodyBytes: number) {
   if (thrown instanceof Error && "code" in thrown) {
     if (thrown.code === "FST_ERR_CTP_BODY_TOO_LARGE") {
-      return new UserError("body_too_large", `the body is larger than ${maxBodyBytes} bytes`, { details: { limitBytes: maxBodyBytes } });
+      return new UserError("body_too_large", `the body is larger than ${maxBodyBytes} bytes`, {
+        details: { limitBytes: maxBodyBytes },
+      });
     }
-    if (thrown.code === "FST_ERR_CTP_INVALID_CONTENT_LENGTH") return new UserError("invalid_params", "the body's length is not what `content-length` says");
+    if (thrown.code === "FST_ERR_CTP_INVALID_CONTENT_LENGTH")
+      return new UserError("invalid_params", "the body's length is not what `content-length` says");
     if (thrown.code === "FST_ERR_CTP_EMPTY_JSON_BODY") return new UserError("invalid_json", "the body is empty");
   }
   return toGhostError(thrown);

@@ -326,6 +326,13 @@ test("sources and names that make no sense are refused before any request", asyn
   ]) {
     await assert.rejects(w.pull(params), code("invalid_params"), JSON.stringify(params));
   }
+  await assert.rejects(w.pull({ source: `${w.host.origin}/%zz.gguf` }), (error: unknown) => {
+    assert.ok(error instanceof UserError, String(error));
+    assert.equal(error.code, "invalid_params");
+    assert.deepEqual(error.details, { field: "source" });
+    assert.match(error.message, /%zz/);
+    return true;
+  });
   assert.deepEqual(w.host.requests, []);
 });
 

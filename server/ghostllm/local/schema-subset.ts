@@ -10,8 +10,6 @@ import { UserError } from "../../base/errors.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 
-const objectSchema = z.record(z.string(), z.unknown());
-const listSchema = z.array(z.unknown()).min(1);
 const requiredSchema = z.array(z.string());
 const typesSchema = z.array(z.string()).min(1);
 const countSchema = z.int().nonnegative();
@@ -36,8 +34,8 @@ const MAX_DEPTH = 32;
 const MAX_JSON_DEPTH = 4 * MAX_DEPTH;
 /** Compiling a grammar takes time on the engine's own loop; schemas of real clients have some kilobytes. */
 const MAX_CHARACTERS = 64 * 1024;
-/** Schemas in the result. Each costs microseconds here and becomes a rule of the grammar there; real clients' have some hundreds. */
-const MAX_SCHEMAS = 2000;
+/** Schemas and values of enums in the result. Each costs microseconds here and becomes a rule of the grammar there; real clients' have some hundreds. */
+const MAX_SCHEMAS = 1000;
 /** Where the schema stands in a request; `schema` in the messages. */
 const FIELD = "response_format.json_schema.schema";
 const ROOT = "schema";
@@ -52,9 +50,8 @@ interface Reduction {
 /** @throws UserError `capability_missing` naming the keyword and its place; `invalid_params` for what is no schema, and for too much of one. */
 export function reduceSchema(schema: unknown): Schema {
   checkSize(schema);
-  const root = objectSchema.safeParse(schema);
-  const given = root.success ? (root.data["$defs"] ?? root.data["definitions"] ?? {}) : {};
-  const definitions = parseObject(given, `${ROOT}.$defs`);
+  const given = isObject(schema) ? (schema["$defs"] ?? schema["definitions"]) : undefined;
+  const definitions = parseObject(given ?? {}, `${ROOT}.$defs`);
   const reduction: Reduction = { definitions: new Set(Object.keys(definitions)), schemasLeft: MAX_SCHEMAS };
   const body = reduce(schema, ROOT, 0, reduction);
   if (reduction.definitions.size === 0) return body;
@@ -78,7 +75,10 @@ function checkSize(schema: unknown): void {
     const children: readonly unknown[] = Array.isArray(value) ? value : isContainer ? Object.values(value) : [];
     if (characters + children.length > MAX_CHARACTERS)
       throw invalid(`the schema has more than ${MAX_CHARACTERS} characters`, ROOT);
-    for (const child of children) left.push({ value: child, depth: depth + 1 });
+    for (const child of children) {
+      if (typeof child === "object" || typeof child === "string") left.push({ value: child, depth: depth + 1 });
+      else characters += 1;
+    }
   }
 }
 
@@ -86,9 +86,8 @@ function reduce(given: unknown, path: string, depth: number, reduction: Reductio
   if (depth > MAX_DEPTH) throw invalid(`the schema is nested deeper than ${MAX_DEPTH} schemas`, path);
   spend(reduction, 1);
   if (given === true) return anyValue(reduction);
-  const parsed = objectSchema.safeParse(given);
-  if (!parsed.success) throw invalid(`${path} is not a JSON schema`, path);
-  const source = new Map(Object.entries(parsed.data).filter(([key]) => !DESCRIPTIONS.has(key)));
+  if (!isObject(given)) throw invalid(`${path} is not a JSON schema`, path);
+  const source = new Map(Object.entries(given).filter(([key]) => !DESCRIPTIONS.has(key)));
   // The root's are taken there; no reference that we allow means those of another schema.
   if (!source.delete("$defs")) source.delete("definitions");
   const body = reduceBody(source, path, depth, reduction);
@@ -106,7 +105,10 @@ function reduceEach(schemas: Schema, path: string, depth: number, reduction: Red
 function spend(reduction: Reduction, schemas: number): void {
   reduction.schemasLeft -= schemas;
   if (reduction.schemasLeft < 0)
-    throw invalid(`the schema becomes more than ${MAX_SCHEMAS} schemas; the embedded engine takes no more`, ROOT);
+    throw invalid(
+      `the schema becomes more than ${MAX_SCHEMAS} schemas and values; the embedded engine takes no more`,
+      ROOT,
+    );
 }
 
 /** Reads what it understands out of `source`; what stays in it is not supported. */
@@ -117,6 +119,7 @@ function reduceBody(source: Map<string, unknown>, path: string, depth: number, r
     source.delete("type");
     const values = parseList(constant, `${path}.enum`);
     if (values.some((value) => typeof value === "object" && value !== null)) throw unsupported("enum of objects", path);
+    spend(reduction, values.length);
     return { enum: values };
   }
   const [keyword = "anyOf"] = ["anyOf", "oneOf", "allOf"].filter((name) => source.has(name));
@@ -209,16 +212,19 @@ function reduceScalar(source: Map<string, unknown>, type: string, path: string):
   return { type };
 }
 
+/** By hand: a library's parser would copy everything at every level (I1). */
+function isObject(value: unknown): value is Schema {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 function parseObject(value: unknown, path: string): Schema {
-  const parsed = objectSchema.safeParse(value);
-  if (!parsed.success) throw invalid(`${path} is not an object`, path);
-  return parsed.data;
+  if (!isObject(value)) throw invalid(`${path} is not an object`, path);
+  return value;
 }
 
 function parseList(value: unknown, path: string): readonly unknown[] {
-  const parsed = listSchema.safeParse(value);
-  if (!parsed.success) throw invalid(`${path} is not a list with something in it`, path);
-  return parsed.data;
+  if (!Array.isArray(value) || value.length === 0) throw invalid(`${path} is not a list with something in it`, path);
+  return value;
 }
 
 /** Each type once: whoever says `object` eight times at every level would have each level copied eightfold. */
@@ -251,15 +257,14 @@ const KEYWORDS: Readonly<Record<string, readonly string[]>> = {
   integer: ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"],
 };
 
+const TYPED_KEYWORDS = new Set(Object.values(KEYWORDS).flat());
+
 /** Of a schema with several types, the keywords that concern one of them, and those that concern none we know. */
-function keywordsOf(type: unknown, shared: Schema): Schema {
-  const own = KEYWORDS[String(type)] ?? [];
-  const foreign = new Set(
-    Object.values(KEYWORDS)
-      .flat()
-      .filter((keyword) => !own.includes(keyword)),
+function keywordsOf(type: string, shared: Schema): Schema {
+  const own = KEYWORDS[type] ?? [];
+  return Object.fromEntries(
+    Object.entries(shared).filter(([keyword]) => own.includes(keyword) || !TYPED_KEYWORDS.has(keyword)),
   );
-  return Object.fromEntries(Object.entries(shared).filter(([keyword]) => !foreign.has(keyword)));
 }
 
 function anyValue(reduction: Reduction): Schema {

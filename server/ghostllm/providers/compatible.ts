@@ -6,10 +6,10 @@
  * 4. `[DONE]` itself is not passed on: whoever writes to the client says it when the whole answer is stored.
  */
 import { z } from "zod";
-import { modelRefSchema, type ModelRef } from "../../../protocol/ids.ts";
+import { modelRefSchema } from "../../../protocol/ids.ts";
 import type { Locality, ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
 import type { Environment } from "../../base/clock.ts";
-import { GhostError, OperationalError, toGhostError, UserError } from "../../base/errors.ts";
+import { type GhostError, OperationalError, toGhostError, UserError } from "../../base/errors.ts";
 import type { Secret } from "../../base/secret.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
@@ -72,153 +72,182 @@ const embeddingList = z.looseObject({
   usage: z.looseObject({ prompt_tokens: z.int().nonnegative().nullish() }).nullish(),
 });
 
-export function createCompatibleProvider(options: CompatibleOptions): Provider & {
+/** A provider whose server speaks the dialect in which embeddings are asked for, too. */
+export interface RelayingProvider extends Provider {
+  /** Sends the client's own body and gives back the server's own answer. */
   relayEmbeddings(body: Buffer, signal: AbortSignal): Promise<Buffer>;
-} {
-  const { id, config, http, permit } = options;
-  const base = new URL(config.base_url.endsWith("/") ? config.base_url : `${config.base_url}/`);
-  const key: Secret | undefined =
-    config.key_env === undefined ? undefined : environmentSecret(options.environment, config.key_env);
-  if (key !== undefined) options.redact(key.reveal());
-  const server: Server = {
-    id,
-    clean: (text) => (key === undefined ? text : text.replaceAll(key.reveal(), "[secret]")),
-  };
-  const authorization: Readonly<Record<string, string>> =
-    key === undefined ? {} : { authorization: `Bearer ${key.reveal()}` };
-  let status: ProviderStatus = {
-    id,
-    kind: "compatible",
-    address: config.base_url,
-    locality: options.locality,
-    state: "idle",
-    models: 0,
-  };
+}
 
-  const get = (path: string, signal: AbortSignal) =>
-    http.send(
+export function createCompatibleProvider(options: CompatibleOptions): RelayingProvider {
+  return new CompatibleProvider(options);
+}
+
+class CompatibleProvider implements RelayingProvider {
+  readonly id: string;
+  readonly #options: CompatibleOptions;
+  readonly #base: URL;
+  readonly #server: Server;
+  readonly #authorization: Readonly<Record<string, string>>;
+  #status: ProviderStatus;
+
+  constructor(options: CompatibleOptions) {
+    const { id, config, environment } = options;
+    this.id = id;
+    this.#options = options;
+    this.#base = new URL(config.base_url.endsWith("/") ? config.base_url : `${config.base_url}/`);
+    const key: Secret | undefined =
+      config.key_env === undefined ? undefined : environmentSecret(environment, config.key_env);
+    if (key !== undefined) options.redact(key.reveal());
+    this.#server = { id, clean: (text) => (key === undefined ? text : text.replaceAll(key.reveal(), "[secret]")) };
+    this.#authorization = key === undefined ? {} : { authorization: `Bearer ${key.reveal()}` };
+    this.#status = {
+      id,
+      kind: "compatible",
+      address: config.base_url,
+      locality: options.locality,
+      state: "idle",
+      models: 0,
+    };
+  }
+
+  status(): readonly ProviderStatus[] {
+    return [this.#status];
+  }
+
+  async models(signal: AbortSignal): Promise<readonly ModelInfo[]> {
+    const { problem: _gone, ...status } = this.#status;
+    try {
+      const models = await this.#listModels(signal);
+      this.#status = { ...status, state: "ok", models: models.length };
+      return models;
+    } catch (thrown) {
+      if (signal.aborted) throw thrown;
+      const error = toGhostError(thrown);
+      const problem = error.code === "cancelled" ? `no answer within ${MODEL_LIST_TIMEOUT_MS} ms` : error.message;
+      const state = error.code === "upstream_auth" ? "refused" : "unreachable";
+      this.#status = { ...status, state, models: 0, problem };
+      return [];
+    }
+  }
+
+  async chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
+    const body =
+      request.origin?.dialect === "openai-chat"
+        ? request.origin.bodyFor(model.name)
+        : await chatBody(request, model.name);
+    return this.#open(
+      { dialect: "openai-chat", path: "chat/completions", body, stream: request.stream },
+      model,
+      signal,
+    );
+  }
+
+  async complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
+    if (request.suffix !== "" && !model.capabilities.fim) {
+      throw new UserError(
+        "capability_missing",
+        `${model.ref} is not known to fill in before a suffix; set \`fim = true\` for ${this.id} if it can`,
+      );
+    }
+    const body =
+      request.origin?.dialect === "openai-completion"
+        ? request.origin.bodyFor(model.name)
+        : completionBody(request, model.name);
+    return this.#open(
+      { dialect: "openai-completion", path: "completions", body, stream: request.stream },
+      model,
+      signal,
+    );
+  }
+
+  async embed(texts: readonly string[], model: ModelInfo, signal: AbortSignal): Promise<Embeddings> {
+    const body = Buffer.from(JSON.stringify({ model: model.name, input: texts, encoding_format: "float" }));
+    const parsed = embeddingList.safeParse(parseJson(await this.relayEmbeddings(body, signal)));
+    if (!parsed.success) {
+      throw new OperationalError("upstream_failed", `${this.id} sent something that is not a list of embeddings`);
+    }
+    return {
+      model: model.ref,
+      vectors: parsed.data.data.map(({ embedding }) => embedding),
+      promptTokens: parsed.data.usage?.prompt_tokens ?? undefined,
+    };
+  }
+
+  async relayEmbeddings(body: Buffer, signal: AbortSignal): Promise<Buffer> {
+    return readBody(await this.#post("embeddings", body, "application/json", signal), MAX_ANSWER_BYTES);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  async #listModels(signal: AbortSignal): Promise<readonly ModelInfo[]> {
+    const { config } = this.#options;
+    if (config.models !== undefined) return config.models.map((name) => describe(this.#options, name, undefined));
+    const response = await this.#get("models", signal);
+    if (response.status !== 200) throw await rejection(this.#server, response);
+    const parsed = modelList.safeParse(parseJson(await readBody(response, MAX_MODEL_LIST_BYTES)));
+    if (!parsed.success) {
+      throw new OperationalError("upstream_failed", `${this.id}: ${config.base_url}models is not a model list`);
+    }
+    return parsed.data.data.map((model) =>
+      describe(this.#options, model.id, model.context_length ?? model.max_model_len ?? undefined),
+    );
+  }
+
+  async #open(
+    call: { readonly dialect: Dialect; readonly path: string; readonly body: Buffer; readonly stream: boolean },
+    { ref: model }: ModelInfo,
+    signal: AbortSignal,
+  ): Promise<Attempt> {
+    const response = await this.#post(
+      call.path,
+      call.body,
+      call.stream ? "text/event-stream" : "application/json",
+      signal,
+    );
+    const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
+    if (!isStream) {
+      const frame = openAiFrame(call.dialect, await readBody(response, MAX_ANSWER_BYTES));
+      checkWhole(this.#server, frame);
+      return { model, frames: once(frame), trimmedCharacters: 0 };
+    }
+    const frames = await gate(this.#server, readFrames(this.#server, call.dialect, response));
+    return { model, frames, trimmedCharacters: 0 };
+  }
+
+  #get(path: string, signal: AbortSignal): Promise<HttpResponse> {
+    const { http, permit } = this.#options;
+    return http.send(
       permit,
       {
         method: "GET",
-        origin: base.origin,
-        path: base.pathname + path,
-        headers: { ...authorization, accept: "application/json" },
+        origin: this.#base.origin,
+        path: this.#base.pathname + path,
+        headers: { ...this.#authorization, accept: "application/json" },
         headersTimeoutMs: MODEL_LIST_TIMEOUT_MS,
         idleTimeoutMs: MODEL_LIST_TIMEOUT_MS,
       },
       AbortSignal.any([signal, AbortSignal.timeout(MODEL_LIST_TIMEOUT_MS)]),
     );
-  const post = async (path: string, body: Buffer, accept: string, signal: AbortSignal): Promise<HttpResponse> => {
+  }
+
+  async #post(path: string, body: Buffer, accept: string, signal: AbortSignal): Promise<HttpResponse> {
+    const { http, permit, config } = this.#options;
     const response = await http.send(
       permit,
       {
         method: "POST",
-        origin: base.origin,
-        path: base.pathname + path,
-        headers: { ...authorization, "content-type": "application/json", accept },
+        origin: this.#base.origin,
+        path: this.#base.pathname + path,
+        headers: { ...this.#authorization, "content-type": "application/json", accept },
         body,
         headersTimeoutMs: config.headers_timeout_s * 1000,
         idleTimeoutMs: config.idle_timeout_s * 1000,
       },
       signal,
     );
-    if (response.status < 200 || response.status > 299) throw await rejection(server, response);
+    if (response.status < 200 || response.status > 299) throw await rejection(this.#server, response);
     return response;
-  };
-
-  const listModels = async (signal: AbortSignal): Promise<readonly ModelInfo[]> => {
-    if (config.models !== undefined) {
-      status = { ...status, state: "ok", models: config.models.length };
-      return config.models.map((name) => describe(options, name, undefined));
-    }
-    const response = await get("models", signal);
-    if (response.status !== 200) throw await rejection(server, response);
-    const parsed = modelList.safeParse(parseJson(await readBody(response, MAX_MODEL_LIST_BYTES)));
-    if (!parsed.success)
-      throw new OperationalError("upstream_failed", `${id}: ${config.base_url}models is not a model list`);
-    status = { ...status, state: "ok", models: parsed.data.data.length };
-    return parsed.data.data.map((model) =>
-      describe(options, model.id, model.context_length ?? model.max_model_len ?? undefined),
-    );
-  };
-
-  const open = async (
-    dialect: Dialect,
-    path: string,
-    body: Buffer,
-    stream: boolean,
-    model: ModelRef,
-    signal: AbortSignal,
-  ): Promise<Attempt> => {
-    const response = await post(path, body, stream ? "text/event-stream" : "application/json", signal);
-    const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
-    if (!isStream) {
-      const frame = openAiFrame(dialect, await readBody(response, MAX_ANSWER_BYTES));
-      checkWhole(server, frame);
-      return { model, frames: once(frame), trimmedCharacters: 0 };
-    }
-    return { model, frames: await gate(server, readFrames(server, dialect, response)), trimmedCharacters: 0 };
-  };
-
-  return {
-    id,
-    status: () => [status],
-    async models(signal) {
-      try {
-        const models = await listModels(signal);
-        const { problem: _gone, ...rest } = status;
-        status = rest;
-        return models;
-      } catch (thrown) {
-        if (signal.aborted) throw thrown;
-        const error = toGhostError(thrown);
-        const timedOut = error.code === "cancelled" ? `no answer within ${MODEL_LIST_TIMEOUT_MS} ms` : error.message;
-        status = {
-          ...status,
-          state: error.code === "upstream_auth" ? "refused" : "unreachable",
-          models: 0,
-          problem: timedOut,
-        };
-        return [];
-      }
-    },
-    async chat(request: ChatRequest, model, signal) {
-      const body =
-        request.origin?.dialect === "openai-chat"
-          ? request.origin.bodyFor(model.name)
-          : await chatBody(request, model.name);
-      return open("openai-chat", "chat/completions", body, request.stream, model.ref, signal);
-    },
-    async complete(request: CompletionRequest, model, signal) {
-      if (request.suffix !== "" && !model.capabilities.fim) {
-        throw new UserError(
-          "capability_missing",
-          `${model.ref} is not known to fill in before a suffix; set \`fim = true\` for ${id} if it can`,
-        );
-      }
-      const body =
-        request.origin?.dialect === "openai-completion"
-          ? request.origin.bodyFor(model.name)
-          : completionBody(request, model.name);
-      return open("openai-completion", "completions", body, request.stream, model.ref, signal);
-    },
-    async embed(texts, model, signal): Promise<Embeddings> {
-      const body = Buffer.from(JSON.stringify({ model: model.name, input: texts, encoding_format: "float" }));
-      const response = await post("embeddings", body, "application/json", signal);
-      const parsed = embeddingList.safeParse(parseJson(await readBody(response, MAX_ANSWER_BYTES)));
-      if (!parsed.success)
-        throw new OperationalError("upstream_failed", `${id} sent something that is not a list of embeddings`);
-      return {
-        model: model.ref,
-        vectors: parsed.data.data.map(({ embedding }) => embedding),
-        promptTokens: parsed.data.usage?.prompt_tokens ?? undefined,
-      };
-    },
-    async relayEmbeddings(body, signal) {
-      return readBody(await post("embeddings", body, "application/json", signal), MAX_ANSWER_BYTES);
-    },
-    [Symbol.asyncDispose]: async () => {},
-  };
+  }
 }
 
 function describe(options: CompatibleOptions, name: string, contextWindow: number | undefined): ModelInfo {

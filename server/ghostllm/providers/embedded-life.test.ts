@@ -176,25 +176,38 @@ test("the child has none of our environment, and ends when the provider does", a
   assert.throws(() => readFileSync(`/proc/${pid}/environ`));
 });
 
-test("the child ends when its parent is killed with -9", async () => {
-  const support = new URL("../../../test/support/embedded.ts", import.meta.url).href;
-  const program = `
-    import { completeWith, world } from ${JSON.stringify(support)};
-    const w = await world();
-    await completeWith(w);
-    console.log(w.provider.engineState().pid);
-    setInterval(() => {}, 1000);`;
-  const parent = spawn(process.execPath, ["--no-warnings", "--input-type=module-typescript", "-e", program], {
-    stdio: ["ignore", "pipe", "inherit"],
+/** Each is a parent's last action before it says where its child is and waits to be killed. */
+const lastActions = {
+  "at rest": "await completeWith(w);",
+  "in the middle of four answers": `
+    const begin = () => w.provider.complete(completion(CODE, { output: { maxTokens: 450 } }), w.model, never);
+    const attempts = await Promise.all([begin(), begin(), begin(), begin()]);
+    await attempts[0].frames[Symbol.asyncIterator]().next();`,
+  "while it reads a long prompt": `
+    void completeWith(w, SOURCE.slice(0, 1200), { output: { maxTokens: 400 } });
+    await until(() => w.provider.engineState().state === "ready");`,
+};
+for (const [when, action] of Object.entries(lastActions)) {
+  test(`the child ends when its parent is killed with -9 ${when}`, async () => {
+    const support = new URL("../../../test/support/embedded.ts", import.meta.url).href;
+    const program = `
+      import { CODE, completeWith, completion, never, SOURCE, until, world } from ${JSON.stringify(support)};
+      const w = await world();
+      ${action}
+      console.log(w.provider.engineState().pid);
+      setInterval(() => {}, 1000);`;
+    const parent = spawn(process.execPath, ["--no-warnings", "--input-type=module-typescript", "-e", program], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const pid = await new Promise<number>((resolve) => {
+      parent.stdout.once("data", (text: Buffer) => resolve(Number(text.toString())));
+    });
+    assert.ok(existsSync(`/proc/${pid}/exe`));
+    parent.kill("SIGKILL");
+    // Of a zombie the link cannot be followed any more.
+    await until(() => !existsSync(`/proc/${pid}/exe`));
   });
-  const pid = await new Promise<number>((resolve) => {
-    parent.stdout.once("data", (text: Buffer) => resolve(Number(text.toString())));
-  });
-  assert.ok(existsSync(`/proc/${pid}/exe`));
-  parent.kill("SIGKILL");
-  // Of a zombie the link cannot be followed any more.
-  await until(() => !existsSync(`/proc/${pid}/exe`));
-});
+}
 
 test("an idle engine is given up, and the next request starts it again", async () => {
   const timers: (() => void)[] = [];
@@ -251,7 +264,7 @@ test("pulled weights can be used at once; removed ones are missed by name", asyn
   assert.ok(done?.kind === "done");
   assert.deepEqual(
     [done.model.ref, done.model.contextWindow, done.model.demonstration],
-    ["embedded/my-model", 512, undefined],
+    ["embedded/my-model", 512, true],
   );
   const models = await w.provider.models(never);
   assert.deepEqual(

@@ -1,5 +1,6 @@
 /** What the embedded engine answers. */
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import {
@@ -17,6 +18,7 @@ import {
   until,
   world,
 } from "../../../test/support/embedded.ts";
+import { testFolder } from "../../../test/support/folder.ts";
 import type { CompletionRequest, Message } from "../stream.ts";
 
 /** Most tests share one engine: each start costs a second on a busy machine. */
@@ -269,16 +271,26 @@ test("a completion does not wait for chats, even when they fill their places and
   );
 });
 
+test("weights that call themselves something else are no demonstration", async () => {
+  const folder = testFolder();
+  const bytes = readFileSync(join(MODELS, "tiny-code-fim.gguf"));
+  bytes.write("large-code-it", bytes.indexOf("tiny-code-fim"));
+  writeFileSync(folder.join("other.gguf"), bytes);
+  await using w = await world({ models: { other: folder.join("other.gguf") } });
+  assert.deepEqual(
+    (await w.provider.models(never)).map(({ demonstration }) => demonstration),
+    [true, undefined],
+  );
+  folder[Symbol.dispose]();
+});
+
 test("weights that lie elsewhere answer under the name they were given, and never replace built-in ones", async () => {
   const file = join(MODELS, "tiny-code-fim.gguf");
   await using w = await world({ models: { mine: file, "tiny-code-fim": "/nowhere.gguf" } });
   const models = await w.provider.models(never);
   assert.deepEqual(
-    models.map(({ name, demonstration }) => [name, demonstration]),
-    [
-      ["tiny-code-fim", true],
-      ["mine", undefined],
-    ],
+    models.map(({ name, demonstration, note }) => [name, demonstration, note]),
+    ["tiny-code-fim", "mine"].map((name) => [name, true, w.model.note]),
   );
   const mine = models[1];
   assert.ok(mine !== undefined);

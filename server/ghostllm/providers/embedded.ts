@@ -288,7 +288,11 @@ class LocalProvider implements EmbeddedProvider {
       isBuiltin: true,
     };
     const registered = await this.#registry.list();
-    const configured = Object.entries(this.#options.config.models).map(([name, path]) => ({ name, path, isBuiltin: false }));
+    const configured = Object.entries(this.#options.config.models).map(([name, path]) => ({
+      name,
+      path,
+      isBuiltin: false,
+    }));
     const taken = new Set([BUILTIN_NAME, ...registered.map(({ name }) => name)]);
     return [
       builtin,

@@ -147,7 +147,8 @@ export function titleOf(messages: readonly Message[]): string {
     .slice(0, 4 * MAX_TITLE)
     .replace(/[\s\p{Cc}]+/gu, " ")
     .trim();
-  const characters = Array.from(line);
+  if (line.length <= MAX_TITLE) return line;
+  const characters = Array.from(line.slice(0, 2 * MAX_TITLE + 1));
   return characters.length <= MAX_TITLE ? line : `${characters.slice(0, MAX_TITLE - 1).join("")}…`;
 }
 

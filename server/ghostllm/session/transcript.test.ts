@@ -515,6 +515,24 @@ test("replaying the spool cut at any byte, from any stored state, any number of 
   );
 });
 
+test("who asks faster than SQLite stores waits for room, and then is answered", async (context) => {
+  const { transcript } = await setUp(context);
+  const start = (index: number) =>
+    transcript.begin({
+      answerId: newAnswerId(),
+      actor: actorOf(ada),
+      task: "chat",
+      target: "ghost/auto",
+      request: { kind: "body", dialect: "openai-chat", body: bodyOf([user(`${index} ${"x".repeat(200_000)}`)]) },
+    });
+  // In one turn, so that nothing is stored meanwhile; the bound is 32 MiB.
+  const recordings = Array.from({ length: 200 }, (_, index) => start(index));
+  const waiting = recordings.filter((recording) => recording instanceof Promise);
+  assert.ok(waiting.length > 20 && waiting.length < 60, `${waiting.length} wait`);
+  for (const recording of recordings) (await recording).end({ state: "complete" });
+  assert.equal((await transcript.list(ada, { limit: 500 })).sessions.length, 200);
+});
+
 /** Every answer with its text. */
 async function snapshot(folder: string) {
   await using opened = await openTranscriptAt(folder);

@@ -128,7 +128,8 @@ const embeddedSection = section(
       .default({})
       .meta(
         about({
-          description: "Weights of your own that lie elsewhere, by name: GGUF files. `ghost models pull` needs no entry.",
+          description:
+            "Weights of your own that lie elsewhere, by name: GGUF files. `ghost models pull` needs no entry.",
           example: '{ "qwen-coder" = "/data/models/qwen2.5-coder-7b-q4.gguf" }',
           expects: "an absolute path without `.`, `..` or `//`",
         }),

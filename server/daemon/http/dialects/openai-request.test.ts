@@ -13,11 +13,31 @@ const wrong: readonly [name: string, body: string, code: string, field: string |
   ["no model", JSON.stringify({ messages: [ask] }), "invalid_params", "model"],
   ["a model of the wrong kind", JSON.stringify({ model: 3, messages: [ask] }), "invalid_params", "model"],
   ["no messages", JSON.stringify({ model: "m", messages: [] }), "invalid_params", "messages"],
-  ["a role nobody knows", JSON.stringify({ model: "m", messages: [ask, { role: "wizard", content: "x" }] }), "invalid_params", "messages.1.role"],
-  ["content of the wrong kind", JSON.stringify({ model: "m", messages: [{ role: "user", content: 7 }] }), "invalid_params", "messages.0.content"],
-  ["a broken part deep inside", JSON.stringify({ model: "m", messages: [{ role: "user", content: [{ type: "text", text: 1 }] }] }), "invalid_params", "messages.0.content.0.text"],
+  [
+    "a role nobody knows",
+    JSON.stringify({ model: "m", messages: [ask, { role: "wizard", content: "x" }] }),
+    "invalid_params",
+    "messages.1.role",
+  ],
+  [
+    "content of the wrong kind",
+    JSON.stringify({ model: "m", messages: [{ role: "user", content: 7 }] }),
+    "invalid_params",
+    "messages.0.content",
+  ],
+  [
+    "a broken part deep inside",
+    JSON.stringify({ model: "m", messages: [{ role: "user", content: [{ type: "text", text: 1 }] }] }),
+    "invalid_params",
+    "messages.0.content.0.text",
+  ],
   ["stream as a word", JSON.stringify({ model: "m", messages: [ask], stream: "yes" }), "invalid_params", "stream"],
-  ["heat beyond the scale", JSON.stringify({ model: "m", messages: [ask], temperature: 9 }), "invalid_params", "temperature"],
+  [
+    "heat beyond the scale",
+    JSON.stringify({ model: "m", messages: [ask], temperature: 9 }),
+    "invalid_params",
+    "temperature",
+  ],
   ["two choices", JSON.stringify({ model: "m", messages: [ask], n: 2 }), "invalid_params", "n"],
   ["a negative limit", JSON.stringify({ model: "m", messages: [ask], max_tokens: -1 }), "invalid_params", "max_tokens"],
 ];
@@ -25,7 +45,8 @@ for (const [name, body, code, field] of wrong) {
   test(`${name} is refused, naming the field`, () => {
     assert.throws(
       () => parseChat(Buffer.from(body, name === "not UTF-8" ? "latin1" : "utf8")),
-      (error) => error instanceof GhostError && error.code === code && (field === undefined || error.details["field"] === field),
+      (error) =>
+        error instanceof GhostError && error.code === code && (field === undefined || error.details["field"] === field),
     );
   });
 }
@@ -35,35 +56,87 @@ test("every kind of message becomes canonical", () => {
     model: "m",
     messages: [
       { role: "developer", content: "be brief" },
-      { role: "user", content: [{ type: "text", text: "a" }, { type: "image_url", image_url: { url: "data:," } }] },
-      { role: "assistant", content: null, tool_calls: [{ id: "c1", type: "function", function: { name: "f", arguments: "{}" } }] },
+      {
+        role: "user",
+        content: [
+          { type: "text", text: "a" },
+          { type: "image_url", image_url: { url: "data:," } },
+        ],
+      },
+      {
+        role: "assistant",
+        content: null,
+        tool_calls: [{ id: "c1", type: "function", function: { name: "f", arguments: "{}" } }],
+      },
       { role: "tool", tool_call_id: "c1", content: [{ type: "text", text: "ok" }] },
     ],
   });
   assert.deepEqual(messages(), [
     { role: "developer", parts: [{ kind: "text", text: "be brief" }] },
-    { role: "user", parts: [{ kind: "text", text: "a" }, { kind: "image", url: "data:," }] },
+    {
+      role: "user",
+      parts: [
+        { kind: "text", text: "a" },
+        { kind: "image", url: "data:," },
+      ],
+    },
     { role: "assistant", parts: [{ kind: "toolCall", callId: "c1", name: "f", arguments: "{}" }] },
     { role: "tool", parts: [{ kind: "toolResult", callId: "c1", text: "ok" }] },
   ]);
 });
 
 test("options are read in all their spellings", () => {
-  const { facts } = chat({ model: "m", messages: [ask], stream: true, stream_options: { include_usage: true, other: 1 }, max_completion_tokens: 9, max_tokens: 5, stop: "END", seed: 3, tool_choice: { type: "function", function: { name: "f" } }, response_format: { type: "json_schema", json_schema: { name: "n", schema: { type: "object" } } } });
-  assert.deepEqual(facts.output, { maxTokens: 9, stop: ["END"], format: { kind: "schema", name: "n", schema: { type: "object" } } });
-  assert.deepEqual([facts.stream, facts.includeUsage, facts.streamOptions, facts.sampling, facts.toolChoice], [true, true, { include_usage: true, other: 1 }, { seed: 3 }, { name: "f" }]);
+  const { facts } = chat({
+    model: "m",
+    messages: [ask],
+    stream: true,
+    stream_options: { include_usage: true, other: 1 },
+    max_completion_tokens: 9,
+    max_tokens: 5,
+    stop: "END",
+    seed: 3,
+    tool_choice: { type: "function", function: { name: "f" } },
+    response_format: { type: "json_schema", json_schema: { name: "n", schema: { type: "object" } } },
+  });
+  assert.deepEqual(facts.output, {
+    maxTokens: 9,
+    stop: ["END"],
+    format: { kind: "schema", name: "n", schema: { type: "object" } },
+  });
+  assert.deepEqual(
+    [facts.stream, facts.includeUsage, facts.streamOptions, facts.sampling, facts.toolChoice],
+    [true, true, { include_usage: true, other: 1 }, { seed: 3 }, { name: "f" }],
+  );
 });
 
 test("null means absent, as clients send it", () => {
-  const { facts } = chat({ model: "m", messages: [ask], stream: null, stop: null, tools: null, temperature: null, max_tokens: null });
-  assert.deepEqual([facts.stream, facts.output, facts.sampling, facts.tools], [false, { stop: [], format: { kind: "text" } }, {}, []]);
+  const { facts } = chat({
+    model: "m",
+    messages: [ask],
+    stream: null,
+    stop: null,
+    tools: null,
+    temperature: null,
+    max_tokens: null,
+  });
+  assert.deepEqual(
+    [facts.stream, facts.output, facts.sampling, facts.tools],
+    [false, { stop: [], format: { kind: "text" } }, {}, []],
+  );
 });
 
 test("completions take a prompt as text or as a list of one", () => {
-  assert.deepEqual(parseCompletion(Buffer.from(JSON.stringify({ model: "m", prompt: ["a"], suffix: "b" }))).prefix, "a");
+  assert.deepEqual(
+    parseCompletion(Buffer.from(JSON.stringify({ model: "m", prompt: ["a"], suffix: "b" }))).prefix,
+    "a",
+  );
   assert.throws(() => parseCompletion(Buffer.from(JSON.stringify({ model: "m", prompt: ["a", "b"] }))), /prompt/);
 });
 
 test("embeddings take one text or many", () => {
-  assert.deepEqual(parseEmbedding(Buffer.from(JSON.stringify({ model: "m", input: "a", encoding_format: "base64" }))), { model: "m", texts: ["a"], isBase64: true });
+  assert.deepEqual(parseEmbedding(Buffer.from(JSON.stringify({ model: "m", input: "a", encoding_format: "base64" }))), {
+    model: "m",
+    texts: ["a"],
+    isBase64: true,
+  });
 });

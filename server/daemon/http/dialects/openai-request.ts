@@ -5,7 +5,15 @@
 import { z } from "zod";
 import { UserError } from "../../../base/errors.ts";
 import { findMembers, type MemberPlaces } from "../../../base/json-scan.ts";
-import type { Message, OutputOptions, Part, Sampling, TextFormat, ToolChoice, ToolSpec } from "../../../ghostllm/stream.ts";
+import type {
+  Message,
+  OutputOptions,
+  Part,
+  Sampling,
+  TextFormat,
+  ToolChoice,
+  ToolSpec,
+} from "../../../ghostllm/stream.ts";
 
 const textPart = z.looseObject({ type: z.literal("text"), text: z.string() });
 const imagePart = z.looseObject({ type: z.literal("image_url"), image_url: z.looseObject({ url: z.string() }) });
@@ -44,15 +52,31 @@ const chatSchema = z.looseObject({
   messages: z.array(message).min(1),
   max_completion_tokens: z.int().positive().nullish(),
   tools: z
-    .array(z.looseObject({ type: z.string(), function: z.looseObject({ name: z.string().min(1), description: z.string().nullish(), parameters: z.unknown().optional() }).optional() }))
+    .array(
+      z.looseObject({
+        type: z.string(),
+        function: z
+          .looseObject({
+            name: z.string().min(1),
+            description: z.string().nullish(),
+            parameters: z.unknown().optional(),
+          })
+          .optional(),
+      }),
+    )
     .max(MAX_TOOLS)
     .nullish(),
-  tool_choice: z.union([z.enum(["auto", "none", "required"]), z.looseObject({ function: z.looseObject({ name: z.string() }) })]).nullish(),
+  tool_choice: z
+    .union([z.enum(["auto", "none", "required"]), z.looseObject({ function: z.looseObject({ name: z.string() }) })])
+    .nullish(),
   response_format: z
     .discriminatedUnion("type", [
       z.looseObject({ type: z.literal("text") }),
       z.looseObject({ type: z.literal("json_object") }),
-      z.looseObject({ type: z.literal("json_schema"), json_schema: z.looseObject({ name: z.string().nullish(), schema: z.unknown().optional() }) }),
+      z.looseObject({
+        type: z.literal("json_schema"),
+        json_schema: z.looseObject({ name: z.string().nullish(), schema: z.unknown().optional() }),
+      }),
     ])
     .nullish(),
 });
@@ -103,11 +127,25 @@ export function parseChat(body: Buffer): { readonly facts: ChatFacts; readonly m
   const request = check(chatSchema, body);
   const facts: ChatFacts = {
     ...sharedFacts(request, request.max_completion_tokens ?? request.max_tokens),
-    output: { ...sharedFacts(request, request.max_completion_tokens ?? request.max_tokens).output, format: textFormat(request.response_format) },
+    output: {
+      ...sharedFacts(request, request.max_completion_tokens ?? request.max_tokens).output,
+      format: textFormat(request.response_format),
+    },
     tools: (request.tools ?? []).flatMap((tool) =>
-      tool.function === undefined ? [] : [{ name: tool.function.name, description: tool.function.description ?? undefined, parameters: tool.function.parameters }],
+      tool.function === undefined
+        ? []
+        : [
+            {
+              name: tool.function.name,
+              description: tool.function.description ?? undefined,
+              parameters: tool.function.parameters,
+            },
+          ],
     ),
-    toolChoice: typeof request.tool_choice === "object" && request.tool_choice !== null ? { name: request.tool_choice.function.name } : (request.tool_choice ?? "auto"),
+    toolChoice:
+      typeof request.tool_choice === "object" && request.tool_choice !== null
+        ? { name: request.tool_choice.function.name }
+        : (request.tool_choice ?? "auto"),
   };
   return { facts, messages: () => request.messages.map(toMessage) };
 }
@@ -122,7 +160,11 @@ export function parseCompletion(body: Buffer): CompletionFacts {
 /** @throws UserError `invalid_json` | `invalid_params` */
 export function parseEmbedding(body: Buffer): EmbeddingFacts & { readonly texts: readonly string[] } {
   const request = check(embeddingSchema, body);
-  return { model: request.model, texts: typeof request.input === "string" ? [request.input] : request.input, isBase64: request.encoding_format === "base64" };
+  return {
+    model: request.model,
+    texts: typeof request.input === "string" ? [request.input] : request.input,
+    isBase64: request.encoding_format === "base64",
+  };
 }
 
 type Shared = z.infer<z.ZodObject<typeof shared>>;
@@ -149,13 +191,16 @@ function sharedFacts(request: Shared, maxTokens: number | null | undefined): Req
 
 function textFormat(format: z.infer<typeof chatSchema>["response_format"]): TextFormat {
   if (format?.type === "json_object") return { kind: "json" };
-  if (format?.type === "json_schema") return { kind: "schema", name: format.json_schema.name ?? "answer", schema: format.json_schema.schema };
+  if (format?.type === "json_schema")
+    return { kind: "schema", name: format.json_schema.name ?? "answer", schema: format.json_schema.schema };
   return { kind: "text" };
 }
 
 function toMessage(entry: z.infer<typeof message>): Message {
   if (entry.role === "tool") {
-    const text = partsOf(entry.content).flatMap((part) => (part.kind === "text" ? [part.text] : [])).join("");
+    const text = partsOf(entry.content)
+      .flatMap((part) => (part.kind === "text" ? [part.text] : []))
+      .join("");
     return { role: "tool", parts: [{ kind: "toolResult", callId: entry.tool_call_id, text }] };
   }
   const calls = entry.role === "assistant" ? (entry.tool_calls ?? []) : [];
@@ -163,7 +208,14 @@ function toMessage(entry: z.infer<typeof message>): Message {
     role: entry.role,
     parts: [
       ...partsOf(entry.content),
-      ...calls.map((call): Part => ({ kind: "toolCall", callId: call.id, name: call.function.name, arguments: call.function.arguments })),
+      ...calls.map(
+        (call): Part => ({
+          kind: "toolCall",
+          callId: call.id,
+          name: call.function.name,
+          arguments: call.function.arguments,
+        }),
+      ),
     ],
   };
 }
@@ -192,15 +244,22 @@ function check<Shape>(schema: z.ZodType<Shape>, body: Buffer): Shape {
   if (parsed.success) return parsed.data;
   const issue = deepest(parsed.error.issues);
   const field = issue.path.map(String).join(".");
-  throw new UserError("invalid_params", `${field === "" ? "the body" : `\`${field}\``}: ${issue.message}`, { details: { field } });
+  throw new UserError("invalid_params", `${field === "" ? "the body" : `\`${field}\``}: ${issue.message}`, {
+    details: { field },
+  });
 }
 
 /** A union reports one issue for all its branches; the branch that got furthest names the field that the client can mend. */
-function deepest(issues: readonly z.core.$ZodIssue[]): { readonly path: readonly PropertyKey[]; readonly message: string } {
+function deepest(issues: readonly z.core.$ZodIssue[]): {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+} {
   const first = issues[0];
   if (first === undefined) return { path: [], message: "is not valid" };
   if (first.code !== "invalid_union" || first.errors.length === 0) return first;
   const branches = first.errors.map((branch) => deepest(branch)).toSorted((a, b) => b.path.length - a.path.length);
   const best = branches[0];
-  return best === undefined || best.path.length === 0 ? first : { path: [...first.path, ...best.path], message: best.message };
+  return best === undefined || best.path.length === 0
+    ? first
+    : { path: [...first.path, ...best.path], message: best.message };
 }

@@ -18,7 +18,13 @@ export interface WriterOptions {
   readonly includeUsage: boolean;
 }
 
-const FINISH_REASONS: Record<FinishReason, string> = { stop: "stop", length: "length", toolCalls: "tool_calls", contentFilter: "content_filter", unknown: "stop" };
+const FINISH_REASONS: Record<FinishReason, string> = {
+  stop: "stop",
+  length: "length",
+  toolCalls: "tool_calls",
+  contentFilter: "content_filter",
+  unknown: "stop",
+};
 export const DONE = Buffer.from("data: [DONE]\n\n");
 
 export interface StreamWriter {
@@ -46,7 +52,9 @@ export function createStreamWriter(options: WriterOptions): StreamWriter {
     const role = isFirst ? { role: "assistant" } : {};
     switch (event.kind) {
       case "text":
-        return render(format === "openai-chat" ? chatChoice({ ...role, content: event.text }, null) : textChoice(event.text, null));
+        return render(
+          format === "openai-chat" ? chatChoice({ ...role, content: event.text }, null) : textChoice(event.text, null),
+        );
       case "reasoning":
         return format === "openai-chat" ? render(chatChoice({ ...role, reasoning_content: event.text }, null)) : "";
       case "toolCall":
@@ -60,7 +68,10 @@ export function createStreamWriter(options: WriterOptions): StreamWriter {
     }
   };
   return {
-    write: (frame) => (frame.dialect === format ? relay(frame.bytes, includeUsage) : Buffer.from(frame.events().map(renderEvent).join(""))),
+    write: (frame) =>
+      frame.dialect === format
+        ? relay(frame.bytes, includeUsage)
+        : Buffer.from(frame.events().map(renderEvent).join("")),
     end() {
       if (!includeUsage || usage === undefined) return DONE;
       const last = `data: ${JSON.stringify({ ...head, choices: [], usage: toOpenAiUsage(usage) })}\n\n`;
@@ -71,7 +82,8 @@ export function createStreamWriter(options: WriterOptions): StreamWriter {
 
 /** Drops the usage chunk that we asked for and the client did not. The gate is two native searches: most frames hold neither text. */
 function relay(bytes: Buffer, includeUsage: boolean): Buffer {
-  if (includeUsage || !bytes.includes('"usage"') || !/"choices"\s*:\s*\[\s*\]/.test(bytes.toString("latin1"))) return bytes;
+  if (includeUsage || !bytes.includes('"usage"') || !/"choices"\s*:\s*\[\s*\]/.test(bytes.toString("latin1")))
+    return bytes;
   return Buffer.concat(sseFrames(bytes).filter((frame) => !isUsageOnly(frame)));
 }
 
@@ -80,7 +92,15 @@ function isUsageOnly(frame: Buffer): boolean {
   if (text === undefined) return false;
   try {
     const chunk: unknown = JSON.parse(text);
-    return typeof chunk === "object" && chunk !== null && "usage" in chunk && chunk.usage !== null && "choices" in chunk && Array.isArray(chunk.choices) && chunk.choices.length === 0;
+    return (
+      typeof chunk === "object" &&
+      chunk !== null &&
+      "usage" in chunk &&
+      chunk.usage !== null &&
+      "choices" in chunk &&
+      Array.isArray(chunk.choices) &&
+      chunk.choices.length === 0
+    );
   } catch {
     return false; // Not a chunk of ours to judge: it passes as it came.
   }
@@ -105,7 +125,11 @@ export function renderWhole(options: WriterOptions, events: readonly StreamEvent
           logprobs: null,
           finish_reason: reason,
         };
-  return JSON.stringify({ ...chunkHead(options, false), choices: [choice], ...(whole.usage === undefined ? {} : { usage: toOpenAiUsage(whole.usage) }) });
+  return JSON.stringify({
+    ...chunkHead(options, false),
+    choices: [choice],
+    ...(whole.usage === undefined ? {} : { usage: toOpenAiUsage(whole.usage) }),
+  });
 }
 
 function foldEvents(events: readonly StreamEvent[]) {
@@ -120,7 +144,11 @@ function foldEvents(events: readonly StreamEvent[]) {
     else if (event.kind === "usage") usage = { ...usage, ...event.usage };
     else if (event.kind === "finish") reason = event.reason;
     else if (event.kind === "toolCall") {
-      const call = (calls[event.index] ??= { id: event.callId ?? "", type: "function", function: { name: "", arguments: "" } });
+      const call = (calls[event.index] ??= {
+        id: event.callId ?? "",
+        type: "function",
+        function: { name: "", arguments: "" },
+      });
       call.id = event.callId ?? call.id;
       call.function.name += event.name ?? "";
       call.function.arguments += event.arguments;
@@ -149,7 +177,11 @@ function textChoice(text: string, finishReason: string | null): object {
 
 function toolCallDelta(event: Extract<StreamEvent, { kind: "toolCall" }>): object {
   const start = event.callId === undefined ? {} : { id: event.callId, type: "function" };
-  return { index: event.index, ...start, function: { ...(event.name === undefined ? {} : { name: event.name }), arguments: event.arguments } };
+  return {
+    index: event.index,
+    ...start,
+    function: { ...(event.name === undefined ? {} : { name: event.name }), arguments: event.arguments },
+  };
 }
 
 /** OpenAI's fields are required: an unknown count is null, never 0. */
@@ -160,6 +192,8 @@ export function toOpenAiUsage(usage: Usage): object {
     completion_tokens: completionTokens ?? null,
     total_tokens: promptTokens === undefined || completionTokens === undefined ? null : promptTokens + completionTokens,
     ...(usage.cachedTokens === undefined ? {} : { prompt_tokens_details: { cached_tokens: usage.cachedTokens } }),
-    ...(usage.reasoningTokens === undefined ? {} : { completion_tokens_details: { reasoning_tokens: usage.reasoningTokens } }),
+    ...(usage.reasoningTokens === undefined
+      ? {}
+      : { completion_tokens_details: { reasoning_tokens: usage.reasoningTokens } }),
   };
 }

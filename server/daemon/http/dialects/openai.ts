@@ -48,7 +48,11 @@ async function listModels(options: OpenAiOptions, request: FastifyRequest): Prom
   const row = (id: string, owner: string) => ({ id, object: "model", created: 0, owned_by: owner });
   return {
     object: "list",
-    data: [...VIRTUAL_MODELS.map((id) => row(id, "ghoststack")), ...options.aliases.map((id) => row(id, "you")), ...models.map((model) => row(model.ref, model.provider))],
+    data: [
+      ...VIRTUAL_MODELS.map((id) => row(id, "ghoststack")),
+      ...options.aliases.map((id) => row(id, "you")),
+      ...models.map((model) => row(model.ref, model.provider)),
+    ],
   };
 }
 
@@ -104,7 +108,14 @@ function common(dialect: OpenAiFormat, read: ReadBody<RequestFacts>, actor: Acto
   };
 }
 
-async function answer(options: OpenAiOptions, format: OpenAiFormat, request: ModelRequest, facts: RequestFacts, reply: FastifyReply, signal: AbortSignal): Promise<FastifyReply> {
+async function answer(
+  options: OpenAiOptions,
+  format: OpenAiFormat,
+  request: ModelRequest,
+  facts: RequestFacts,
+  reply: FastifyReply,
+  signal: AbortSignal,
+): Promise<FastifyReply> {
   const opened = await options.brain.answer(request, {}, signal);
   reply.hijack();
   const raw = reply.raw;
@@ -128,9 +139,26 @@ function answerHeaders(opened: Answer): Record<string, string> {
   };
 }
 
-async function writeStream(options: OpenAiOptions, format: OpenAiFormat, opened: Answer, facts: RequestFacts, raw: ServerResponse, signal: AbortSignal): Promise<void> {
-  const writer = createStreamWriter({ format, id: opened.id, model: opened.model.ref, createdAtMs: options.clock.now(), includeUsage: facts.includeUsage });
-  raw.writeHead(200, { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", ...answerHeaders(opened) });
+async function writeStream(
+  options: OpenAiOptions,
+  format: OpenAiFormat,
+  opened: Answer,
+  facts: RequestFacts,
+  raw: ServerResponse,
+  signal: AbortSignal,
+): Promise<void> {
+  const writer = createStreamWriter({
+    format,
+    id: opened.id,
+    model: opened.model.ref,
+    createdAtMs: options.clock.now(),
+    includeUsage: facts.includeUsage,
+  });
+  raw.writeHead(200, {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    ...answerHeaders(opened),
+  });
   for await (const frame of opened.frames) {
     const bytes = writer.write(frame);
     if (bytes.length > 0 && !raw.write(bytes)) await once(raw, "drain", { signal });
@@ -138,14 +166,33 @@ async function writeStream(options: OpenAiOptions, format: OpenAiFormat, opened:
   raw.end(writer.end());
 }
 
-async function writeWhole(options: OpenAiOptions, format: OpenAiFormat, opened: Answer, facts: RequestFacts, raw: ServerResponse): Promise<void> {
+async function writeWhole(
+  options: OpenAiOptions,
+  format: OpenAiFormat,
+  opened: Answer,
+  facts: RequestFacts,
+  raw: ServerResponse,
+): Promise<void> {
   const events: StreamEvent[] = [];
   let relayed: Buffer | undefined;
   for await (const frame of opened.frames) {
     if (frame.dialect === format) relayed = relayed === undefined ? frame.bytes : Buffer.concat([relayed, frame.bytes]);
     else events.push(...frame.events());
   }
-  const body = relayed ?? Buffer.from(renderWhole({ format, id: opened.id, model: opened.model.ref, createdAtMs: options.clock.now(), includeUsage: facts.includeUsage }, events));
+  const body =
+    relayed ??
+    Buffer.from(
+      renderWhole(
+        {
+          format,
+          id: opened.id,
+          model: opened.model.ref,
+          createdAtMs: options.clock.now(),
+          includeUsage: facts.includeUsage,
+        },
+        events,
+      ),
+    );
   raw.writeHead(200, { "content-type": "application/json", "content-length": body.length, ...answerHeaders(opened) });
   raw.end(body);
 }
@@ -168,14 +215,27 @@ async function embed(options: OpenAiOptions, request: FastifyRequest, reply: Fas
   const read = await options.bodies.readEmbedding(body, signal);
   const { model, isBase64 } = read.facts;
   const actor = actorOf(request, options.userId);
-  const relayed = await options.brain.relayEmbeddings(model, (name) => read.with({ model: JSON.stringify(name) }), actor, signal);
+  const relayed = await options.brain.relayEmbeddings(
+    model,
+    (name) => read.with({ model: JSON.stringify(name) }),
+    actor,
+    signal,
+  );
   if (relayed !== undefined) return reply.type("application/json").send(relayed);
-  const { vectors, promptTokens, model: ref } = await options.brain.embed({ task: "embedding", target: model, texts: await read.texts(), actor }, signal);
+  const {
+    vectors,
+    promptTokens,
+    model: ref,
+  } = await options.brain.embed({ task: "embedding", target: model, texts: await read.texts(), actor }, signal);
   return {
     object: "list",
     model: ref,
-    data: vectors.map((vector, index) => ({ object: "embedding", index, embedding: isBase64 ? base64(vector) : vector })),
-    usage: toOpenAiUsage({ ...(promptTokens === undefined ? {} : { promptTokens, completionTokens: 0 }) }),
+    data: vectors.map((vector, index) => ({
+      object: "embedding",
+      index,
+      embedding: isBase64 ? base64(vector) : vector,
+    })),
+    usage: toOpenAiUsage(promptTokens === undefined ? {} : { promptTokens, completionTokens: 0 }),
   };
 }
 
