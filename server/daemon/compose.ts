@@ -3,7 +3,7 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { PROTOCOL_VERSION } from "../../protocol/ghost-api.ts";
+import { type GhostHandlers, PROTOCOL_VERSION } from "../../protocol/ghost-api.ts";
 import { userIdSchema } from "../../protocol/ids.ts";
 import type { Clock, Environment, Ids } from "../base/clock.ts";
 import { DisposableStore } from "../base/disposable.ts";
@@ -21,6 +21,7 @@ import { openSpool } from "../platform/spool.ts";
 import { openDatabase, type OpenReport } from "../platform/sqlite.ts";
 import { createWorkerPool } from "../platform/workers.ts";
 import { createAuthorizer } from "./authorizer.ts";
+import type { Caller } from "./bind-api.ts";
 import { createGhostServer } from "./ghost-server.ts";
 import { type BodyReader, createBodyReader } from "./http/body-reader.ts";
 import { registerOpenAi } from "./http/dialects/openai.ts";
@@ -243,7 +244,7 @@ interface Fronts {
 type World = Base & Products & { readonly startedAtMs: number; readonly lifecycle: Lifecycle };
 
 async function openFronts(options: DaemonOptions, world: World, store: DisposableStore): Promise<Fronts> {
-  const { clock, ids, environment } = options;
+  const { clock, environment } = options;
   const { llm, warden, log, keyFiles, paths, loaded, bodies, lifecycle } = world;
   const { brain, transcript, weights } = llm;
   const { config } = loaded;
@@ -297,7 +298,18 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     modelKey: keyFiles.keys.model,
     httpUrl: () => http.url,
   });
-  const socket = await startRpcServer({
+  const socket = await openSocket(options, world, handlers);
+  rpc = socket;
+  // It ends its own work after DRAIN_MS, and closing it again waits for that.
+  lifecycle.add({ open: () => 0, drain: () => void socket.close(), cut: () => {} });
+  store.defer(() => socket.close());
+  return { http };
+}
+
+function openSocket(options: DaemonOptions, world: World, handlers: GhostHandlers<Caller>): Promise<RpcServer> {
+  const { clock, ids, environment } = options;
+  const { paths, keyFiles, log } = world;
+  return startRpcServer({
     socketPath: paths.socket,
     permit: bootPermit("socket", [
       { capability: "net.http", resource: { kind: "listener", address: paths.socket } },
@@ -312,9 +324,4 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     ids,
     limits: { drainMs: DRAIN_MS },
   });
-  rpc = socket;
-  // It ends its own work after DRAIN_MS, and closing it again waits for that.
-  lifecycle.add({ open: () => 0, drain: () => void socket.close(), cut: () => {} });
-  store.defer(() => socket.close());
-  return { http };
 }

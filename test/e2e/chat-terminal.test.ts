@@ -112,13 +112,13 @@ test("the slash commands: model, models, sessions, new, resume, help, and an unk
   const id = /ses_\w+/.exec(first)?.[0] ?? "";
   await say("/model fake/second", /model: fake\/second \(.+\)\nyou>$/);
   await say("/new", /a new session\nyou>$/);
-  await say("hello there", /hello there\nfake\/second: [^]+you>$/);
+  await say("hello there", /hello there\nfake\/second · [^]+you>$/);
   assert.ok(!lastUserText().includes("remember this"));
   await say("/model nobody/nothing", /no model[^]+`ghost models`[^]+you>$/);
   await say("/models", /fake\/second +machine[^]+you>$/);
   await say("/sessions", new RegExp(`${id} .+remember this\n[^]*you>$`));
   await say(`/resume ${id}`, new RegExp(`${id}: 2 messages[^]+remember this[^]+you>$`));
-  await say("go on", /go on\nfake\/second: [^]+you>$/);
+  await say("go on", /go on\nFine answer\.[^]+you>$/);
   assert.match(lastUserText(), /remember this.+go on/);
   await say("/help", /\/resume ID[^]+\/exit[^]+you>$/);
   await say("/nothing", /there is no \/nothing; \/help[^]+you>$/);

@@ -26,7 +26,7 @@ const ghost = (args: readonly string[], stdin = "") => runGhost(args, { env: dae
 test("stdout of a one-shot chat holds the answer and nothing else; who answered, and why, is on stderr", async () => {
   const { code, stdout, stderr } = await ghost(["chat", "-m", "fake/talker", "Say", "hello"]);
   assert.equal(stdout, "Hello from the fake.\n");
-  assert.match(stderr, /^fake\/talker: .+\n/);
+  assert.match(stderr, /^fake\/talker · .+\n/);
   assert.match(stderr, /first token after .+ ses_/);
   assert.equal(code, 0);
 });
@@ -134,7 +134,7 @@ test("a completion of a real file continues its code, by the embedded model that
   const { code, stdout, stderr } = await ghost(["complete", `${file}:1`]);
   assert.equal(code, 0, stderr);
   assert.match(stdout, /^[^\n]*\n$/);
-  assert.match(stderr, /embedded\/tiny-code-fim: [^]*demonstration/);
+  assert.match(stderr, /embedded\/tiny-code-fim · [^]*demonstration/);
   const asJson = await ghost(["complete", `${file}:1:5`, "--json", "--max-tokens", "4"]);
   const updates = asJson.stdout
     .trimEnd()
