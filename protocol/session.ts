@@ -49,10 +49,17 @@ export type SessionEntry = z.infer<typeof sessionEntrySchema>;
 
 export const sessionListParams = z.object({
   limit: z.int().positive().max(1000).default(50),
-  /** Only sessions changed before this time: the next page. */
-  beforeMs: z.number().optional(),
+  /** `nextCursor` of the page before. */
+  cursor: z.string().min(1).max(200).optional(),
 });
-export const sessionListResult = z.object({ sessions: z.array(sessionSummarySchema) });
+export const sessionListResult = z.object({
+  sessions: z.array(sessionSummarySchema),
+  /**
+   * Where the next page begins; absent on the last one. It is opaque, and stays valid whatever is stored or deleted meanwhile: a session that changes
+   * between two pages moves to the front, and is not met again behind it.
+   */
+  nextCursor: z.string().optional(),
+});
 
 export const sessionGetParams = z.object({ sessionId: sessionIdSchema, threadId: threadIdSchema.optional() });
 export const sessionGetResult = z.object({

@@ -99,6 +99,29 @@ test("a session goes on by its id, and can be shown and deleted", async () => {
   assert.match(gone.stderr, /`ghost sessions` lists them/);
 });
 
+test("sessions are listed page by page: each page says how to go on, the last one does not", async () => {
+  for (const text of ["page one", "page two", "page three"]) await ghost(["chat", "-m", "fake/talker", text]);
+  const listed = z.object({ sessions: z.array(z.object({ id: z.string() })), nextCursor: z.string().optional() });
+  const whole = listed.parse(JSON.parse((await ghost(["sessions", "--json"])).stdout));
+  assert.ok(whole.sessions.length >= 3 && whole.nextCursor === undefined);
+  const seen: string[] = [];
+  let args: readonly string[] = ["sessions", "list", "-n", "2"];
+  for (let more = true; more; ) {
+    const { stdout, stderr } = await ghost(args);
+    seen.push(...(stdout.match(/ses_\w+/g) ?? []));
+    const next = /^more: ghost (.+)\n$/.exec(stderr)?.[1];
+    more = next !== undefined;
+    args = next?.split(" ") ?? [];
+  }
+  assert.deepEqual(
+    seen,
+    whole.sessions.map(({ id }) => id),
+  );
+  const bad = await ghost(["sessions", "--cursor", "nonsense"]);
+  assert.equal(bad.code, 1);
+  assert.match(bad.stderr, /cursor: [^]+Correct `cursor`\./);
+});
+
 test("SIGINT during an answer exits with 130, stops the model's server, and keeps what had come", async () => {
   host.playOnce({ tokens: ["The beginning"], fault: { kind: "hang", afterTokens: 1 } });
   const asking = spawnGhost(["chat", "-m", "fake/talker", "count"], { env: daemon.env });

@@ -53,18 +53,16 @@ export async function readStored(api: GhostApi, dataDir: string, markers?: Reado
   return { byId, byMarker };
 }
 
-/** Latest first. Sessions that changed in the same millisecond as the last of a page come again in the next one, so that none is left out. */
+/** Latest first. */
 async function listSessions(api: GhostApi, limit: number): Promise<readonly SessionSummary[]> {
-  const sessions = new Map<SessionId, SessionSummary>();
-  let beforeMs: number | undefined;
-  while (sessions.size < limit) {
-    const size = sessions.size;
-    const page = await api.session.list({ limit: PAGE, ...(beforeMs === undefined ? {} : { beforeMs }) }, signal());
-    for (const session of page.sessions) sessions.set(session.id, session);
-    if (sessions.size === size) break;
-    beforeMs = (page.sessions.at(-1)?.updatedAtMs ?? 0) + 1;
-  }
-  return [...sessions.values()];
+  const sessions: SessionSummary[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await api.session.list({ limit: PAGE, cursor }, signal());
+    sessions.push(...page.sessions);
+    cursor = page.nextCursor;
+  } while (cursor !== undefined && sessions.length < limit);
+  return sessions;
 }
 
 async function readEntries(api: GhostApi, session: SessionSummary, markers: ReadonlySet<string> | undefined) {

@@ -12,7 +12,7 @@ import { escapeLine, escapeText, formatTime, plural } from "../terminal-text.ts"
 
 type Shown = Awaited<ReturnType<GhostApi["session"]["get"]>>;
 
-const listOptions = z.object({ limit: z.number().default(50) });
+const listOptions = z.object({ limit: z.number().default(50), cursor: z.string().optional() });
 const showOptions = z.object({ thread: z.string().optional() });
 
 export function registerSessions(program: Command, run: Runner): void {
@@ -27,8 +27,9 @@ export function registerSessions(program: Command, run: Runner): void {
     .command("list", { isDefault: true })
     .description("list them, the one changed last first")
     .option("-n, --limit <number>", "how many (default: 50)", wholeNumber(1, 1000))
+    .option("--cursor <text>", "go on where a page ended; each page that has a next one names its cursor")
     .addHelpText("after", examples("ghost sessions list -n 10", "ghost sessions --json"))
-    .action(run((context, command) => list(context, listOptions.parse(command.opts()).limit)));
+    .action(run((context, command) => list(context, listOptions.parse(command.opts()))));
   sessions
     .command("show <id>")
     .description("print a conversation")
@@ -42,11 +43,14 @@ export function registerSessions(program: Command, run: Runner): void {
     .action(run((context, command) => remove(context, command.args)));
 }
 
-async function list(context: CliContext, limit: number): Promise<void> {
+async function list(context: CliContext, { limit, cursor }: z.output<typeof listOptions>): Promise<void> {
+  const { output, signal } = context;
   using client = await context.connect();
-  const found = await client.api.session.list({ limit }, context.signal);
-  if (context.output.json) context.output.document(found);
-  else listSessions(context.output, found.sessions);
+  const found = await client.api.session.list({ limit, cursor }, signal);
+  if (output.json) return output.document(found);
+  listSessions(output, found.sessions);
+  if (found.nextCursor === undefined) return;
+  output.note(`more: ${commandName()} sessions list -n ${limit} --cursor ${escapeLine(found.nextCursor)}`);
 }
 
 export function listSessions(output: Output, sessions: readonly SessionSummary[]): void {

@@ -53,10 +53,8 @@ export interface History {
 }
 
 export interface SessionReader {
-  list(
-    userId: UserId,
-    options: { readonly limit: number; readonly beforeMs?: number | undefined },
-  ): Promise<SessionList>;
+  /** One page. @throws UserError `invalid_params` for a cursor that is none of ours. */
+  list(userId: UserId, options: { readonly limit: number; readonly cursor?: string | undefined }): Promise<SessionList>;
   /** @throws UserError `session_not_found`, also for a thread that is not in the session. */
   get(userId: UserId, sessionId: SessionId, threadId?: ThreadId): Promise<SessionDetails>;
   /** @throws UserError `session_not_found` */
@@ -112,6 +110,8 @@ const SUMMARY = `SELECT s.id, s.title, s.client, s.created_at, s.updated_at,
     (SELECT count(*) FROM threads t WHERE t.session_id = s.id) AS threads,
     (SELECT count(*) FROM entries e WHERE e.session_id = s.id) AS messages
   FROM sessions s WHERE s.user_id = ?`;
+/** Sessions may share a millisecond, so the id decides among them; a page that ended between two of those goes on with the second. */
+const AFTER = " AND (s.updated_at, s.id) < (?, ?)";
 /** Threads that changed in one batch have one time; the revisions of their heads tell which came last. */
 const THREADS = `SELECT id, head, updated_at FROM threads WHERE session_id = ? AND user_id = ?
   ORDER BY updated_at DESC, (SELECT revision FROM entries e WHERE e.id = head) DESC LIMIT ${MAX_THREADS}`;
@@ -152,9 +152,15 @@ export function createSessionReader(database: Database): SessionReader {
   };
 
   return {
-    async list(userId, { limit, beforeMs = Number.MAX_SAFE_INTEGER }) {
-      const sql = `${SUMMARY} AND s.updated_at < ? ORDER BY s.updated_at DESC, s.id DESC LIMIT ?`;
-      return { sessions: (await database.read(summaryRow, sql, [userId, beforeMs, limit])).map(summaryOf) };
+    async list(userId, { limit, cursor }) {
+      const after = cursor === undefined ? [] : parseCursor(cursor);
+      const sql = `${SUMMARY}${after.length === 0 ? "" : AFTER} ORDER BY s.updated_at DESC, s.id DESC LIMIT ?`;
+      // One more than asked for tells whether there is a next page.
+      const rows = await database.read(summaryRow, sql, [userId, ...after, limit + 1]);
+      const page = rows.slice(0, limit);
+      const last = page.at(-1);
+      const next = rows.length === page.length || last === undefined ? {} : { nextCursor: cursorAt(last) };
+      return { sessions: page.map(summaryOf), ...next };
     },
     async get(userId, sessionId, threadId) {
       const session = await summary(userId, sessionId);
@@ -181,6 +187,24 @@ export function createSessionReader(database: Database): SessionReader {
     },
     usage: (userId, sinceMs) => readUsage(database, userId, sinceMs),
   };
+}
+
+const cursorSchema = z.tuple([z.number(), sessionIdSchema]);
+
+/** `[1764223918000, "ses_01…"]` in base64url: the last session of a page by time and id. */
+function cursorAt({ updated_at: updatedAtMs, id }: z.infer<typeof summaryRow>): string {
+  return Buffer.from(JSON.stringify([updatedAtMs, id])).toString("base64url");
+}
+
+function parseCursor(cursor: string): z.infer<typeof cursorSchema> {
+  try {
+    return cursorSchema.parse(JSON.parse(Buffer.from(cursor, "base64url").toString("utf8")));
+  } catch (cause) {
+    throw new UserError("invalid_params", "cursor: it is not the `nextCursor` of a page", {
+      cause,
+      details: { field: "cursor" },
+    });
+  }
 }
 
 /** The session's threads, and of them the one asked for, else the one changed last. */

@@ -92,10 +92,7 @@ export interface Transcript extends AsyncDisposable {
   settled(answerId: AnswerId): Promise<Placement>;
   /** A thread's messages for a model, answers that just finished included. @throws UserError `session_not_found` */
   history(userId: UserId, sessionId: SessionId, threadId?: ThreadId): Promise<History>;
-  list(
-    userId: UserId,
-    params: { readonly limit: number; readonly beforeMs?: number | undefined },
-  ): Promise<SessionList>;
+  list(userId: UserId, params: Parameters<SessionReader["list"]>[1]): Promise<SessionList>;
   /** @throws UserError `session_not_found` */
   get(
     userId: UserId,
