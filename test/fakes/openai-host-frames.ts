@@ -155,25 +155,6 @@ export function renderFrame(payload: string, options: { readonly wire: WireForma
   return Buffer.from(isBare ? `${comment}data: ${payload}` : `${comment}${data}${lineEnd}`);
 }
 
-/** The length of the part of `frame` that ends inside its first multi-byte character; undefined where it has none. */
-export function cutInsideCharacter(frame: Buffer): number | undefined {
-  const lead = frame.findIndex((byte) => byte >= 0xc0);
-  return lead < 0 ? undefined : lead + 1;
-}
-
-/** The same frame with the first byte of its content replaced by one that UTF-8 never has. */
-export function withInvalidByte(frame: Buffer): Buffer {
-  const copy = Buffer.from(frame);
-  for (const key of ['"content":"', '"text":"', '"arguments":"']) {
-    const at = copy.indexOf(key);
-    if (at >= 0) {
-      copy[at + key.length] = 0xff;
-      return copy;
-    }
-  }
-  return copy;
-}
-
 /** Deterministic unit vectors: equal texts get equal ones. */
 export function embeddingsAnswer(request: EmbeddingsBody): string {
   const inputs = typeof request.input === "string" ? [request.input] : request.input;
