@@ -20,8 +20,11 @@ export interface Frame {
 
 export type PlayedFault =
   | Cut
-  | { readonly kind: "reset-before-headers" | "hang-before-headers" }
-  | { readonly kind: "hang" | "invalid-utf8" | "error-in-band"; readonly afterTokens: number };
+  | { readonly kind: "reset-before-headers" }
+  | { readonly kind: "hang-before-headers" }
+  | { readonly kind: "hang"; readonly afterTokens: number }
+  | { readonly kind: "invalid-utf8"; readonly afterTokens: number }
+  | { readonly kind: "error-in-band"; readonly afterTokens: number };
 
 export interface Play {
   readonly response: ServerResponse;
