@@ -190,6 +190,16 @@ export class SocketWriter extends AbstractMessageWriter implements MessageWriter
     this.#socket.write(`Content-Length: ${Buffer.byteLength(json)}\r\n\r\n${json}`);
   }
 
+  /** One message whose text was made in parts; they are queued in this turn, so that no other message comes between them (3). */
+  writeParts(parts: readonly Buffer[]): void {
+    if (!this.#socket.writable) return;
+    const sizeBytes = parts.reduce((sum, part) => sum + part.length, 0);
+    this.#socket.cork();
+    this.#socket.write(`Content-Length: ${sizeBytes}\r\n\r\n`);
+    for (const part of parts) this.#socket.write(part);
+    this.#socket.uncork();
+  }
+
   end(): void {
     this.#socket.end();
   }

@@ -3,6 +3,7 @@
  * Methods that no test uses fail loudly.
  */
 import { type GhostHandlers, mapMethods } from "../../protocol/ghost-api.ts";
+import type { SessionSummary } from "../../protocol/session.ts";
 import type { Caller } from "../../server/daemon/bind-api.ts";
 import type { Log, LogFields } from "../../server/platform/log.ts";
 
@@ -26,6 +27,8 @@ export class WireProbe {
   };
   /** `session.list` waits for ever, whatever its signal says. */
   holdRequests = false;
+  /** What `session.list` answers. */
+  sessions: SessionSummary[] = [];
   /** `session.list` answers after this. */
   listAfter: Promise<void> | undefined;
   readonly #failures: { readonly thrown: unknown }[] = [];
@@ -114,7 +117,7 @@ function createHandlers(probe: WireProbe): GhostHandlers<Caller> {
       async list(params, signal, caller) {
         probe.enter({ method: "session.list", params, caller }, signal);
         await probe.answer();
-        return { sessions: [] };
+        return { sessions: probe.sessions };
       },
     },
   };

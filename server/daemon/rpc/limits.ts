@@ -17,6 +17,8 @@ export interface RpcLimits {
   readonly maxFrameBytes: number;
   /** Bodies above this are parsed in a worker: parsing 256 KiB takes about 2 ms, the longest stretch allowed on the main loop. */
   readonly inlineJsonBytes: number;
+  /** Results and items above this are written a slice at a time (json-slices.ts): making 64 KiB of text takes 0.2 to 0.6 ms. */
+  readonly inlineResultBytes: number;
   /**
    * Objects, arrays, keys and elements in a body that a worker parsed: handing over this many takes about 2 ms again, while long texts
    * are only copied. No method's parameters come near it.
@@ -48,6 +50,7 @@ export const RPC_LIMITS: RpcLimits = {
   maxHandshakeBytes: 64 * 1024,
   maxFrameBytes: MAX_FRAME_BYTES,
   inlineJsonBytes: 256 * 1024,
+  inlineResultBytes: 64 * 1024,
   maxLargeJsonValues: 10_000,
   maxOpenRequests: 256,
   maxOpenStreams: 64,

@@ -30,6 +30,7 @@ import type { WorkerPool } from "../../platform/workers.ts";
 import { type BoundMethod, type Caller, parseParams } from "../bind-api.ts";
 import { toWireError } from "../wire-error.ts";
 import { type Authenticate, type Handshake, shakeHands } from "./handshake.ts";
+import { type JsonSlicer, SlicedJson, tooLarge } from "./json-slices.ts";
 import { parseLargeJson } from "./large-json.ts";
 import type { RpcLimits } from "./limits.ts";
 import { StreamPump } from "./stream-pump.ts";
@@ -43,6 +44,8 @@ export interface RpcConnectionOptions {
   readonly clock: Clock;
   readonly ids: Ids;
   readonly jsonPool: WorkerPool;
+  /** Makes the texts of large results and items; all connections share it. */
+  readonly slicer: JsonSlicer;
   /** Asked before a client is let in; false: `overloaded`. */
   readonly admit: () => boolean;
   readonly onClosed: () => void;
@@ -217,7 +220,10 @@ export class RpcConnection {
     if (token.isCancellationRequested) cancel();
     this.#work.add(work);
     try {
-      return await this.#dispatch(method, params, work.abort.signal);
+      const { signal } = work.abort;
+      const result: unknown = await this.#dispatch(method, params, signal);
+      const { slicer } = this.#options;
+      return slicer.isLarge(result) ? await slicer.slice(result, signal) : result;
     } catch (thrown) {
       const { log, ids } = this.#options;
       throw responseError(toWireError(thrown, { log, ids, subject: method }));
@@ -291,6 +297,17 @@ export class RpcConnection {
         this.#checkSize(json, MAX_PROGRESS_OVERHEAD_BYTES);
         return json;
       },
+      encodeLarge: (item) => {
+        const { slicer } = this.#options;
+        if (!slicer.isLarge(item)) return undefined;
+        return slicer.slice(item, signal).then(({ slices, sizeBytes }) => {
+          this.#checkSizeBytes(sizeBytes + MAX_PROGRESS_OVERHEAD_BYTES);
+          return () => {
+            this.#writer.writeParts([Buffer.from(prefix), ...slices, Buffer.from("]}}}")]);
+            this.#checkUnsent();
+          };
+        });
+      },
       send: (items) => {
         this.#writer.writeJson(`${prefix}${items.join(",")}]}}}`);
         this.#checkUnsent();
@@ -311,12 +328,16 @@ export class RpcConnection {
   }
 
   /** Texts of replies; a result that cannot be sent becomes an error reply to the same request (3). */
-  #encode(message: Message): string {
+  #encode(message: Message): string | undefined {
     const id = "id" in message ? replyId(message.id) : undefined;
-    let json: string;
+    let json: string | undefined;
     try {
-      json = JSON.stringify(message);
-      this.#checkSize(json);
+      const result = "result" in message ? message.result : undefined;
+      if (result instanceof SlicedJson) this.#writeSliced(id, result);
+      else {
+        json = JSON.stringify(message);
+        this.#checkSize(json);
+      }
     } catch (thrown) {
       const { log, ids } = this.#options;
       const error = toWireError(thrown, { log, ids, subject: "a reply" });
@@ -330,14 +351,21 @@ export class RpcConnection {
     return json;
   }
 
+  #writeSliced(id: RpcId | undefined, { slices, sizeBytes }: SlicedJson): void {
+    const opening = Buffer.from(`{"jsonrpc":"2.0","id":${JSON.stringify(id)},"result":`);
+    this.#checkSizeBytes(opening.length + sizeBytes + 1);
+    this.#writer.writeParts([opening, ...slices, Buffer.from("}")]);
+  }
+
   #checkSize(json: string, reservedBytes = 0): void {
-    const maxFrameBytes = this.#options.limits.maxFrameBytes - reservedBytes;
     // A text has at most three bytes a UTF-16 unit; most are far from the bound and need not be counted.
-    if (json.length * 3 <= maxFrameBytes || Buffer.byteLength(json) <= maxFrameBytes) return;
-    throw new UserError(
-      "body_too_large",
-      `the answer is larger than the ${maxFrameBytes} bytes that one message may hold`,
-    );
+    if (json.length * 3 + reservedBytes <= this.#options.limits.maxFrameBytes) return;
+    this.#checkSizeBytes(Buffer.byteLength(json) + reservedBytes);
+  }
+
+  #checkSizeBytes(sizeBytes: number): void {
+    const { maxFrameBytes } = this.#options.limits;
+    if (sizeBytes > maxFrameBytes) throw tooLarge(maxFrameBytes);
   }
 
   #checkUnsent(): void {

@@ -14,6 +14,7 @@ import type { Log } from "../../platform/log.ts";
 import { type StandingPermit, THIS_MACHINE } from "../../platform/permit.ts";
 import { bindMethods, type Caller } from "../bind-api.ts";
 import type { Authenticate } from "./handshake.ts";
+import { JsonSlicer } from "./json-slices.ts";
 import { createJsonPool } from "./large-json.ts";
 import { RPC_LIMITS, type RpcLimits } from "./limits.ts";
 import { RpcConnection } from "./rpc-connection.ts";
@@ -53,6 +54,7 @@ const MAX_SOCKET_PATH_BYTES = 103;
 export async function startRpcServer(options: RpcServerOptions): Promise<RpcServer> {
   const limits: RpcLimits = { ...RPC_LIMITS, ...options.limits };
   const jsonPool = createJsonPool(options.clock);
+  const slicer = new JsonSlicer(limits);
   const connections = new Set<RpcConnection>();
   const clients = () => connections.values().filter(({ isInitialized }) => isInitialized);
   let closing: Promise<void> | undefined;
@@ -71,6 +73,7 @@ export async function startRpcServer(options: RpcServerOptions): Promise<RpcServ
       ...options,
       limits,
       jsonPool,
+      slicer,
       bind: (caller) => bindMethods(options.handlers, caller, options),
       admit: () => clients().toArray().length < limits.maxClients,
       onClosed: () => connections.delete(connection),

@@ -13,6 +13,8 @@ export interface PumpOptions {
   readonly maxBatchBytes: number;
   /** The JSON text of an item. @throws when it cannot be sent; the stream ends with that error. */
   encode(item: unknown): string;
+  /** For an item whose text takes long to make: resolves with what sends it, alone. Undefined for all others. */
+  encodeLarge(item: unknown): Promise<() => void> | undefined;
   send(items: readonly string[]): void;
   /** False: the socket is full; `wake` is called when that changes. */
   hasRoom(): boolean;
@@ -53,7 +55,9 @@ export class StreamPump {
         const item = await iterator.next();
         if (item.done === true) break;
         this.#credit -= 1;
-        await this.#add(this.#options.encode(item.value));
+        const large = this.#options.encodeLarge(item.value);
+        if (large === undefined) await this.#add(this.#options.encode(item.value));
+        else await this.#sendLarge(large);
       }
     } catch (error) {
       // The source has failed or is no longer wanted; how its clean-up ends changes nothing.
@@ -73,6 +77,12 @@ export class StreamPump {
       });
       this.#waiting = undefined;
     }
+  }
+
+  async #sendLarge(encoding: Promise<() => void>): Promise<void> {
+    const send = await encoding;
+    this.#flush();
+    send();
   }
 
   async #add(json: string): Promise<void> {

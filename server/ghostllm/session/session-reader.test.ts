@@ -5,6 +5,7 @@ import {
   actorOf,
   ada,
   ask,
+  assistant,
   bob,
   makeFolder,
   openTranscriptAt,
@@ -12,7 +13,9 @@ import {
   user,
 } from "../../../test/support/transcript.ts";
 import { GhostError } from "../../base/errors.ts";
+import type { Database } from "../../platform/database.ts";
 import { systemIds } from "../../platform/system-clock.ts";
+import { createSessionReader } from "./session-reader.ts";
 
 async function setUp(context: TestContext) {
   const folder = await makeFolder();
@@ -77,5 +80,83 @@ test("what is no cursor is refused, and named", async (context) => {
     await assert.rejects(transcript.list(ada, { limit: 1, cursor }), (error: unknown) => {
       return error instanceof GhostError && error.code === "invalid_params" && error.details["field"] === "cursor";
     });
+  }
+});
+
+/** The real database, and how many rows and bytes of bodies each read has brought. */
+function weighed(database: Database): {
+  readonly database: Database;
+  readonly reads: { rows: number; bytes: number }[];
+} {
+  const reads: { rows: number; bytes: number }[] = [];
+  const read: Database["read"] = async (row, sql, values) => {
+    const rows = await database.read(row, sql, values);
+    const bodies = rows.map((found) =>
+      typeof found === "object" && found !== null && "body" in found ? found.body : "",
+    );
+    reads.push({ rows: rows.length, bytes: bodies.reduce((sum: number, body) => sum + String(body).length, 0) });
+    return rows;
+  };
+  const passed: Database = {
+    file: database.file,
+    read,
+    write: (statements) => database.write(statements),
+    writeDurable: (statements) => database.writeDurable(statements),
+    [Symbol.asyncDispose]: () => database[Symbol.asyncDispose](),
+  };
+  return { database: passed, reads };
+}
+
+test("a session of megabytes is read in pages of a bounded size, and whole", async (context) => {
+  const { transcript, database } = await setUp(context);
+  const texts = Array.from({ length: 200 }, (_, index) => `${index} ${"x".repeat(index % 10 === 0 ? 100_000 : 100)}`);
+  texts[77] = `77 ${"long".repeat(200_000)}`;
+  const turns = texts.map((text, index) => (index % 2 === 0 ? user(text) : assistant(text)));
+  const { sessionId } = await ask(transcript, [...turns.slice(0, -1), user("and then?")], ["the end"]);
+  assert.ok(sessionId !== null);
+  const expected = [...texts.slice(0, -1), "and then?", "the end"];
+  const bodies = expected.length;
+  for (const [name, readAll] of [
+    ["get", async (reader) => (await reader.get(ada, sessionId)).entries.map(({ text }) => text)],
+    [
+      "history",
+      async (reader) =>
+        (await reader.history(ada, sessionId)).messages.flatMap(({ parts }) =>
+          parts.map((part) => ("text" in part ? part.text : "")),
+        ),
+    ],
+    [
+      "changes",
+      async (reader) => {
+        const found: string[] = [];
+        let revision = 0;
+        for (
+          let page = await reader.changes(ada, sessionId, 0);
+          page.length > 0;
+          page = await reader.changes(ada, sessionId, revision)
+        ) {
+          found.push(...page.map(({ entry }) => entry.text));
+          revision = page.at(-1)?.revision ?? 0;
+        }
+        return found;
+      },
+    ],
+  ] satisfies readonly (readonly [
+    string,
+    (reader: ReturnType<typeof createSessionReader>) => Promise<readonly string[]>,
+  ])[]) {
+    const { database: watched, reads } = weighed(database);
+    assert.deepEqual(await readAll(createSessionReader(watched)), expected, name);
+    const pages = reads.filter(({ bytes }) => bytes > 0);
+    assert.equal(
+      pages.reduce((sum, { rows }) => sum + rows, 0),
+      bodies,
+      name,
+    );
+    assert.ok(pages.length > 8 && pages.length < 40, `${name}: ${pages.length} pages`);
+    for (const { rows, bytes } of pages) {
+      assert.ok(rows <= 64, `${name}: ${rows} entries at once`);
+      assert.ok(rows === 1 || bytes <= 256 * 1024, `${name}: ${bytes} bytes at once`);
+    }
   }
 });

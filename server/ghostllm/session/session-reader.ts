@@ -37,6 +37,8 @@ import { entryBodySchema } from "./transcript-record.ts";
 
 /** Entries read at once: a page of ordinary messages is built within a millisecond. */
 const PAGE = 64;
+/** And their bodies, since messages may hold whole files: parsing 256 KiB takes about a millisecond. One that is longer is a page of its own. */
+const PAGE_BYTES = 256 * 1024;
 /** A session of a client that repeats one request has a thread for each answer; a face shows the newest. */
 const MAX_THREADS = 1_000;
 
@@ -76,7 +78,7 @@ const summaryRow = z.object({
   messages: z.int(),
 });
 const threadRow = z.object({ id: threadIdSchema, head: entryIdSchema, updated_at: z.number() });
-const pathRow = z.object({ id: entryIdSchema });
+const pathRow = z.object({ id: entryIdSchema, size: z.int() });
 const entryRow = z.object({
   id: entryIdSchema,
   parent: entryIdSchema.nullable(),
@@ -120,15 +122,18 @@ const THREAD = "SELECT id, head, updated_at FROM threads WHERE id = ? AND sessio
 const PATH = `WITH RECURSIVE path (id, parent, depth) AS (
     SELECT id, parent, 0 FROM entries WHERE id = ? AND session_id = ? AND user_id = ?
     UNION ALL SELECT e.id, e.parent, path.depth + 1 FROM path JOIN entries e ON e.id = path.parent)
-  SELECT id FROM path ORDER BY depth DESC`;
+  SELECT path.id, octet_length(e.body) AS size FROM path JOIN entries e ON e.id = path.id ORDER BY depth DESC`;
 const ENTRY_COLUMNS = `e.id, e.parent, e.role, e.body, e.revision, e.created_at, a.id AS answer_id, a.model, a.state, a.reason,
     a.prompt_tokens, a.completion_tokens, a.cached_tokens, a.reasoning_tokens, a.error,
     (SELECT json_group_array(json(body)) FROM (SELECT body FROM answer_chunks c WHERE c.answer_id = a.id ORDER BY sequence)) AS chunks`;
 /** The cross join keeps SQLite from walking all of the user's entries. */
 const ENTRIES_BY_ID = `SELECT ${ENTRY_COLUMNS} FROM json_each(?) AS w CROSS JOIN entries e ON e.id = w.value AND e.user_id = ?
   LEFT JOIN answers a ON a.id = e.answer_id ORDER BY w.key`;
-const CHANGES = `SELECT ${ENTRY_COLUMNS} FROM entries e LEFT JOIN answers a ON a.id = e.answer_id
-  WHERE e.session_id = ? AND e.user_id = ? AND e.revision > ? ORDER BY e.revision LIMIT ${PAGE}`;
+const CHANGES = `WITH page AS (SELECT id, revision, octet_length(body) AS size FROM entries
+    WHERE session_id = ? AND user_id = ? AND revision > ? ORDER BY revision LIMIT ${PAGE}),
+  sums AS (SELECT id, size, sum(size) OVER (ORDER BY revision) AS total FROM page)
+  SELECT ${ENTRY_COLUMNS} FROM sums CROSS JOIN entries e ON e.id = sums.id LEFT JOIN answers a ON a.id = e.answer_id
+  WHERE total <= ${PAGE_BYTES} OR total = size ORDER BY e.revision`;
 const USAGE = `SELECT model, count(*) AS answers, sum(state = 'interrupted') AS interrupted,
     coalesce(sum(prompt_tokens), 0) AS prompt_tokens, coalesce(sum(completion_tokens), 0) AS completion_tokens,
     sum(prompt_tokens IS NULL AND completion_tokens IS NULL) AS without_usage
@@ -141,14 +146,18 @@ export function createSessionReader(database: Database): SessionReader {
     return summaryOf(row);
   };
 
-  const pathTo = async (userId: UserId, sessionId: SessionId, head: EntryId): Promise<readonly EntryRow[]> => {
+  /** What `take` makes of each entry from the root to `head`, page by page. */
+  const pathTo = async <Taken>(
+    { userId, sessionId, head }: { readonly userId: UserId; readonly sessionId: SessionId; readonly head: EntryId },
+    take: (row: EntryRow) => Taken,
+  ): Promise<Taken[]> => {
     const path = await database.read(pathRow, PATH, [head, sessionId, userId]);
-    const rows: EntryRow[] = [];
-    for (let from = 0; from < path.length; from += PAGE) {
-      const ids = path.slice(from, from + PAGE).map(({ id }) => id);
-      rows.push(...(await database.read(entryRow, ENTRIES_BY_ID, [JSON.stringify(ids), userId])));
+    const taken: Taken[] = [];
+    for (const page of pagesOf(path)) {
+      const rows = await database.read(entryRow, ENTRIES_BY_ID, [JSON.stringify(page), userId]);
+      for (const row of rows) taken.push(take(row));
     }
-    return rows;
+    return taken;
   };
 
   return {
@@ -165,7 +174,7 @@ export function createSessionReader(database: Database): SessionReader {
     async get(userId, sessionId, threadId) {
       const session = await summary(userId, sessionId);
       const { threads, thread } = await findThread(database, userId, sessionId, threadId);
-      const entries = (await pathTo(userId, sessionId, thread.head)).map(entryOf);
+      const entries = await pathTo({ userId, sessionId, head: thread.head }, entryOf);
       return {
         session,
         threads: threads.map(({ id, head, updated_at: updatedAtMs }) => ({ id, head, updatedAtMs })),
@@ -175,9 +184,12 @@ export function createSessionReader(database: Database): SessionReader {
     },
     async history(userId, sessionId, threadId) {
       const { thread } = await findThread(database, userId, sessionId, threadId);
-      const rows = await pathTo(userId, sessionId, thread.head);
-      const messages = rows.map(messageOf).filter((message) => !isEmptyAnswer(message));
-      return { threadId: thread.id, messages, isStreaming: rows.at(-1)?.state === "streaming" };
+      const said = await pathTo({ userId, sessionId, head: thread.head }, (row) => ({
+        message: messageOf(row),
+        state: row.state,
+      }));
+      const messages = said.map(({ message }) => message).filter((message) => !isEmptyAnswer(message));
+      return { threadId: thread.id, messages, isStreaming: said.at(-1)?.state === "streaming" };
     },
     exists: async (userId, sessionId) => (await count(database, SESSION_COUNT, [sessionId, userId])) === 1,
     countEntries: (userId, sessionId) => count(database, ENTRY_COUNT, [sessionId, userId]),
@@ -187,6 +199,22 @@ export function createSessionReader(database: Database): SessionReader {
     },
     usage: (userId, sinceMs) => readUsage(database, userId, sinceMs),
   };
+}
+
+function pagesOf(path: readonly z.infer<typeof pathRow>[]): readonly (readonly EntryId[])[] {
+  const pages: EntryId[][] = [];
+  let page: EntryId[] = [];
+  let sizeBytes = 0;
+  for (const { id, size } of path) {
+    sizeBytes += size;
+    if (page.length === 0 || page.length === PAGE || sizeBytes > PAGE_BYTES) {
+      page = [];
+      pages.push(page);
+      sizeBytes = size;
+    }
+    page.push(id);
+  }
+  return pages;
 }
 
 const cursorSchema = z.tuple([z.number(), sessionIdSchema]);
