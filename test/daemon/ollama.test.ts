@@ -35,6 +35,7 @@ let daemon: TestDaemon;
 let client: OpenAI;
 const config = () => `[providers.ollama.hosts.spare]
 url = "${spare.url}"
+locality = "lan"
 [routing.aliases]
 either = ["ollama/coder@local", "ollama/coder@spare"]
 `;
@@ -64,6 +65,7 @@ test("a host on this machine is found by itself, with its models and what they c
   const { chat: canChat, fim, tools } = find("coder")?.capabilities ?? {};
   assert.deepEqual([canChat, fim, tools], [true, true, true]);
   assert.deepEqual([find("coder")?.locality, find("far")?.locality], ["machine", "cloud"]);
+  assert.equal(models.find(({ ref }) => ref === "ollama/coder@spare")?.locality, "lan", "as ghost.toml says");
   assert.deepEqual([find("embedder")?.capabilities.embeddings, find("embedder")?.capabilities.chat], [true, false]);
   const statuses = providers.filter(({ kind }) => kind === "ollama");
   assert.deepEqual(

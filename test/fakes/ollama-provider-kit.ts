@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { TestContext } from "node:test";
 import { clientIdSchema, userIdSchema } from "../../protocol/ids.ts";
-import type { ModelInfo } from "../../protocol/model.ts";
+import type { Locality, ModelInfo } from "../../protocol/model.ts";
 import { GhostError } from "../../server/base/errors.ts";
 import {
   createOllamaProvider,
@@ -33,6 +33,7 @@ interface SetupOptions {
     readonly parallel?: number;
     readonly num_ctx?: Record<string, number>;
     readonly default_num_ctx?: number;
+    readonly locality?: Locality;
   };
 }
 

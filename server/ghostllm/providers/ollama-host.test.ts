@@ -62,6 +62,16 @@ test("models are listed with what they can do, where they run and how much they 
   assert.equal(host.calls.filter((call) => call === "POST /api/show").length, 4, "descriptions are kept by digest");
 });
 
+test("where a host is, its owner says; a model that only looks local stays in the cloud", async (context) => {
+  const models = [{ name: "here" }, { name: "far", remoteHost: "https://ollama.com:443" }];
+  for (const locality of ["machine", "lan", "cloud"] as const) {
+    const { provider } = await setUp(context, models, { config: { locality } });
+    const found = (await provider.models(never)).map((model) => model.locality);
+    assert.deepEqual(found, [locality, "cloud"]);
+    assert.equal(provider.status()[0]?.locality, locality);
+  }
+});
+
 test("every kind of request carries the same window, so that nothing is ever loaded twice", async (context) => {
   const { provider, host, model } = await setUp(context, [
     { name: "coder", contextLength: 131_072, capabilities: ["completion", "insert"] },

@@ -54,6 +54,19 @@ test("without a file every setting has its default", () => {
   assert.deepEqual(warnings, []);
 });
 
+test("a host of Ollama's may say where it is, in one of three words", () => {
+  const host = (locality: string) =>
+    `[providers.ollama.hosts.box]\nurl = "http://box:11434"\nlocality = "${locality}"\n`;
+  for (const locality of ["machine", "lan", "cloud"]) {
+    assert.equal(load(host(locality)).config.providers.ollama.hosts["box"]?.locality, locality);
+  }
+  assert.throws(
+    () => load(host("lna")),
+    (error) =>
+      error instanceof UserError && error.code === "config_invalid" && /ghost\.toml:3:.+`lan`/s.test(error.message),
+  );
+});
+
 test("the full example parses, and sections of later versions come back as warnings", () => {
   const { config, sources, warnings } = load(DESIGN_EXAMPLE);
   assert.deepEqual(config.providers.ollama.hosts["ws4090"], {

@@ -137,10 +137,20 @@ const embeddedSection = section(
   },
 );
 
+const localityAt = (example: string) =>
+  localitySchema.optional().meta(
+    about({
+      description: "Where text goes that is sent there.",
+      example,
+      otherwise: "machine for a loopback address, lan for a private one, else cloud",
+    }),
+  );
+
 const ollamaHost = section("One Ollama server. Its models are `ollama/<model>@<name>`.", {
   url: httpUrl.meta(
-    about({ description: "Where it listens.", example: '"http://127.0.0.1:11434"', expects: URL_EXPECTED }),
+    about({ description: "Where it listens.", example: '"http://ws4090:11434"', expects: URL_EXPECTED }),
   ),
+  locality: localityAt('"lan"'),
   vram_gib: z
     .number()
     .positive()
@@ -219,13 +229,7 @@ const compatibleServer = section("Any server that speaks OpenAI's API. Its model
       expects: URL_EXPECTED,
     }),
   ),
-  locality: localitySchema.optional().meta(
-    about({
-      description: "Where text goes that is sent there.",
-      example: '"machine"',
-      otherwise: "machine for a loopback address, lan for a private one, else cloud",
-    }),
-  ),
+  locality: localityAt('"machine"'),
   key_env: z
     .string()
     .regex(/^[A-Za-z_][A-Za-z0-9_]*$/)
