@@ -221,6 +221,25 @@ const catalogue = {
     meaning: "The model server asks us to slow down.",
     advice: "Wait as long as `retry-after` says, or use another model.",
   },
+  upstream_overloaded: {
+    family: "operational",
+    http: 503,
+    meaning: "The model's server has too much to do.",
+    advice:
+      "Try again in a moment, or name another model; a virtual model or an alias with several models moves on by itself.",
+  },
+  upstream_quota: {
+    family: "user",
+    http: 402,
+    meaning: "The account at the model's provider has no credit or quota left.",
+    advice: "Raise the limit or add credit with that provider, or name another model; waiting does not help.",
+  },
+  upstream_filtered: {
+    family: "user",
+    http: 400,
+    meaning: "The model's provider refuses this content.",
+    advice: "Change the prompt, or name a model of another provider.",
+  },
   upstream_rejected: {
     family: "user",
     http: 400,

@@ -17,7 +17,18 @@ export const modelCapabilitiesSchema = z.object({
   vision: z.boolean(),
   /** Answers can be held to a JSON schema. */
   jsonSchema: z.boolean(),
+  /** Thinks before it answers, or can be told to. */
+  reasoning: z.boolean().optional(),
 });
+
+/** Prices in US dollars per million tokens; what is absent is unknown, not free. */
+export const modelPricesSchema = z.object({
+  input: z.number().nonnegative().optional(),
+  output: z.number().nonnegative().optional(),
+  cachedInput: z.number().nonnegative().optional(),
+  cacheWrite: z.number().nonnegative().optional(),
+});
+export type ModelPrices = z.infer<typeof modelPricesSchema>;
 
 export const modelInfoSchema = z.object({
   ref: modelRefSchema,
@@ -31,6 +42,11 @@ export const modelInfoSchema = z.object({
   capabilities: modelCapabilitiesSchema,
   /** Tokens of prompt and answer together; absent where the server does not say. */
   contextWindow: z.int().positive().optional(),
+  maxOutputTokens: z.int().positive().optional(),
+  /** How it is asked to go on with an answer that broke off: from its own words natively, by an anchor in a new request, or not at all. */
+  continuation: z.enum(["native", "anchored", "none"]).optional(),
+  /** As its server lists them. */
+  prices: modelPricesSchema.optional(),
   sizeBytes: z.number().nonnegative().optional(),
   /** Something its user must know, for example that a demonstration model cannot chat. */
   note: z.string().optional(),
@@ -43,7 +59,18 @@ export type ModelInfo = z.infer<typeof modelInfoSchema>;
 
 export const providerStatusSchema = z.object({
   id: z.string(),
-  kind: z.enum(["embedded", "ollama", "compatible"]),
+  kind: z.enum([
+    "embedded",
+    "ollama",
+    "compatible",
+    "anthropic",
+    "openai",
+    "azure",
+    "xai",
+    "gemini",
+    "copilot",
+    "claude-code",
+  ]),
   /** Where it is: a URL, or `in a child process`. */
   address: z.string(),
   locality: localitySchema,

@@ -6,7 +6,12 @@ export const usageSchema = z.object({
   completionTokens: z.int().nonnegative().optional(),
   /** The part of `promptTokens` that came from a cache. */
   cachedTokens: z.int().nonnegative().optional(),
+  /** The part of `promptTokens` that was written to a cache, where that costs extra. */
+  cacheWriteTokens: z.int().nonnegative().optional(),
+  /** The part of `completionTokens` that was thinking. */
   reasoningTokens: z.int().nonnegative().optional(),
+  /** What the provider itself says that it costs, in millionths of a US dollar. */
+  costUsdMicros: z.number().nonnegative().optional(),
 });
 export type Usage = z.infer<typeof usageSchema>;
 

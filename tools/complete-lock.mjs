@@ -18,6 +18,7 @@ const SYSTEMS = ["darwin", "win32", "linux", "android", "freebsd", "openharmony"
 const SYSTEM_ALIASES = new Map([
   ["mac", "darwin"],
   ["win", "win32"],
+  ["linuxmusl", "linux"],
 ]);
 const PROCESSORS = ["x64", "arm64", "ia32", "arm", "ppc64", "riscv64", "s390x"];
 const PROCESSOR_ALIASES = new Map([["armv7l", "arm"]]);
@@ -65,7 +66,7 @@ export function platformOf(name) {
   const words = name.slice(name.lastIndexOf("/") + 1).split("-");
   const os = words.map((word) => SYSTEM_ALIASES.get(word) ?? word).filter((word) => SYSTEMS.includes(word));
   const cpu = words.map((word) => PROCESSOR_ALIASES.get(word) ?? word).filter((word) => PROCESSORS.includes(word));
-  const libc = words.some((word) => word.startsWith("musl"))
+  const libc = words.some((word) => word.startsWith("musl") || word.endsWith("musl"))
     ? ["musl"]
     : words.some((word) => word.startsWith("gnu"))
       ? ["glibc"]

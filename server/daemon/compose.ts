@@ -217,7 +217,7 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
       ),
       { capability: "fs.write", resource: { kind: "path", path: modelsFolder } },
     ]),
-    decodeRequest: (_dialect, body) => bodies.readMessages(body),
+    decodeRequest: (dialect, body) => bodies.readMessages(dialect, body),
     builtinModelsFolder,
     modelsFolder,
     nodeExecutable,

@@ -51,6 +51,8 @@ export interface Answer {
   readonly model: ModelInfo;
   readonly decision: RouteDecision;
   readonly trimmedCharacters: number;
+  /** Fields of the request that its model could not be told. */
+  readonly dropped: readonly string[];
   /** To be read once, to its end; leaving early cancels the answer. */
   readonly frames: AsyncIterable<Frame>;
 }
@@ -175,6 +177,7 @@ class GhostBrain implements Brain {
         model,
         decision,
         trimmedCharacters: attempt.trimmedCharacters,
+        dropped: attempt.dropped ?? [],
         frames: this.#record(attempt, recording, signal),
       };
     } catch (thrown) {
@@ -370,7 +373,7 @@ function needsOf(request: ModelRequest): RouteNeeds {
     fim: false,
     tools: request.tools.length > 0 && request.toolChoice !== "none",
     jsonSchema: format === "schema",
-    vision: false,
+    vision: request.hasImages ?? false,
   };
 }
 
@@ -402,6 +405,8 @@ function mayTryNext(error: GhostError): boolean {
   const elsewhere = [
     "upstream_auth",
     "upstream_rejected",
+    "upstream_quota",
+    "upstream_filtered",
     "model_not_found",
     "capability_missing",
     "context_too_long",

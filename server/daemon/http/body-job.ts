@@ -1,25 +1,37 @@
 /**
- * What the body worker is asked and answers: one byte for the job, then the body; back comes a length, a JSON head of that length, and texts as they
- * are, because reading a text costs the main loop next to nothing and parsing it would not.
+ * What the body worker is asked and answers: the job's name with its length before it, then the body; back comes a length, a JSON head of that length, and
+ * texts as they are, because reading a text costs the main loop next to nothing and parsing it would not.
  */
 import { BugError } from "../../base/errors.ts";
+import { type ChatDialect, isChatDialect } from "./dialects/parsers.ts";
 
-const JOBS = ["chat-facts", "chat-messages", "completion", "embedding-facts", "embedding-texts"] as const;
-export type BodyJob = (typeof JOBS)[number];
+export type BodyJob =
+  | { readonly kind: "chat-facts" | "chat-messages"; readonly dialect: ChatDialect }
+  | { readonly kind: "completion" | "embedding-facts" | "embedding-texts" };
 
 const LENGTH_BYTES = 4;
 
 export function encodeJob(job: BodyJob, body: Buffer): Uint8Array {
-  const bytes = new Uint8Array(body.length + 1);
-  bytes[0] = JOBS.indexOf(job);
-  bytes.set(body, 1);
+  const name = Buffer.from("dialect" in job ? `${job.kind} ${job.dialect}` : job.kind, "latin1");
+  const bytes = new Uint8Array(body.length + name.length + 1);
+  bytes[0] = name.length;
+  bytes.set(name, 1);
+  bytes.set(body, name.length + 1);
   return bytes;
 }
 
 export function decodeJob(bytes: Uint8Array): { readonly job: BodyJob; readonly body: Buffer } {
-  const job = JOBS[bytes[0] ?? -1];
-  if (job === undefined) throw new BugError("internal", "an unknown job reached the body worker");
-  return { job, body: Buffer.from(bytes.buffer, bytes.byteOffset + 1, bytes.byteLength - 1) };
+  const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const start = 1 + (all[0] ?? 0);
+  return { job: jobOf(all.toString("latin1", 1, start)), body: all.subarray(start) };
+}
+
+function jobOf(name: string): BodyJob {
+  const [kind, dialect] = name.split(" ");
+  if ((kind === "chat-facts" || kind === "chat-messages") && dialect !== undefined && isChatDialect(dialect))
+    return { kind, dialect };
+  if (kind === "completion" || kind === "embedding-facts" || kind === "embedding-texts") return { kind };
+  throw new BugError("internal", "an unknown job reached the body worker");
 }
 
 export function encodeReply(head: unknown, texts: readonly string[] = []): Uint8Array<ArrayBuffer> {

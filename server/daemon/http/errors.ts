@@ -1,6 +1,9 @@
-/** Errors of the catalogue as HTTP answers, in the shape that OpenAI's clients read. */
+/** Errors of the catalogue as HTTP answers, each in the shape that its dialect's clients read. */
 import { errorCatalogue, type ErrorCode } from "../../../protocol/errors.ts";
 import type { GhostError } from "../../base/errors.ts";
+
+/** `openai`: `{"error":{message,type,param,code}}`; `anthropic`: `{"type":"error","error":{type,message},"request_id"}`; `ollama`: `{"error":TEXT}`. */
+export type ErrorShape = "openai" | "anthropic" | "ollama";
 
 /** Codes that OpenAI's SDKs and agents look for by name. */
 const OPENAI_CODES: Partial<Record<ErrorCode, string>> = {
@@ -9,31 +12,77 @@ const OPENAI_CODES: Partial<Record<ErrorCode, string>> = {
   upstream_rate_limited: "rate_limit_exceeded",
 };
 
+/** https://docs.claude.com/en/api/errors: by status, and where a code says more, by that. */
+const ANTHROPIC_TYPES: Readonly<Record<number, string>> = {
+  401: "authentication_error",
+  402: "billing_error",
+  403: "permission_error",
+  404: "not_found_error",
+  413: "request_too_large",
+  429: "rate_limit_error",
+  504: "timeout_error",
+  529: "overloaded_error",
+};
+
 export interface HttpError {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
 }
 
-/** `{"error":{"message","type","param","code"}}`, with `retry-after` where somebody knows it. */
-export function httpError(error: GhostError): HttpError {
-  const { http } = errorCatalogue[error.code];
+/** With `retry-after` where somebody knows it. */
+export function httpError(error: GhostError, shape: ErrorShape = "openai"): HttpError {
   const retryAfter =
     error.retryAfterMs === undefined ? {} : { "retry-after": String(Math.ceil(error.retryAfterMs / 1000)) };
-  return { status: http, headers: { "content-type": "application/json", ...retryAfter }, body: errorBody(error) };
+  return {
+    status: errorCatalogue[error.code].http,
+    headers: { "content-type": "application/json", ...retryAfter },
+    body: errorBody(error, shape),
+  };
 }
 
-/** The JSON text of an error, for a body or for an in-band SSE frame. A bug's own message stays in the log. */
-export function errorBody(error: GhostError): string {
-  const { http, meaning, advice } = errorCatalogue[error.code];
-  const message = error.family === "bug" ? meaning : error.message;
+/** The JSON text of an error, for a body or for an in-band frame. */
+export function errorBody(error: GhostError, shape: ErrorShape = "openai"): string {
+  switch (shape) {
+    case "openai":
+      return JSON.stringify({ error: openAiError(error) });
+    case "anthropic":
+      return JSON.stringify({ type: "error", error: anthropicError(error) });
+    case "ollama":
+      return JSON.stringify({ error: errorText(error) });
+  }
+}
+
+export interface OpenAiError {
+  readonly message: string;
+  readonly type: string;
+  readonly param: string | null;
+  readonly code: string;
+}
+
+export function openAiError(error: GhostError): OpenAiError {
+  const { http } = errorCatalogue[error.code];
   const field = error.details["field"];
-  return JSON.stringify({
-    error: {
-      message: `${/[.?!]$/.test(message) ? message : `${message}.`} ${advice}`,
-      type: http >= 500 ? "server_error" : http === 429 ? "rate_limit_error" : "invalid_request_error",
-      param: typeof field === "string" ? field : null,
-      code: OPENAI_CODES[error.code] ?? error.code,
-    },
-  });
+  return {
+    message: errorText(error),
+    type: http >= 500 ? "server_error" : http === 429 ? "rate_limit_error" : "invalid_request_error",
+    param: typeof field === "string" ? field : null,
+    code: OPENAI_CODES[error.code] ?? error.code,
+  };
+}
+
+export function anthropicError(error: GhostError): { readonly type: string; readonly message: string } {
+  const { http } = errorCatalogue[error.code];
+  const type =
+    error.code === "overloaded" || error.code === "upstream_overloaded"
+      ? "overloaded_error"
+      : (ANTHROPIC_TYPES[http] ?? (http >= 500 ? "api_error" : "invalid_request_error"));
+  return { type, message: errorText(error) };
+}
+
+/** A bug's own message stays in the log. */
+export function errorText(error: GhostError): string {
+  const { meaning, advice } = errorCatalogue[error.code];
+  const message = error.family === "bug" ? meaning : error.message;
+  return `${/[.?!]$/.test(message) ? message : `${message}.`} ${advice}`;
 }

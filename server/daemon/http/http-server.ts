@@ -11,13 +11,15 @@ import { suggestion } from "../../base/text.ts";
 import type { Log } from "../../platform/log.ts";
 import { type Actor, type StandingPermit, THIS_MACHINE } from "../../platform/permit.ts";
 import { type AccessControl, type Audience, createAccessControl, type Keys } from "./access.ts";
-import { httpError } from "./errors.ts";
+import { type ErrorShape, httpError } from "./errors.ts";
 import { boundHalfOpen } from "./half-open.ts";
 import { OpenRequests } from "./open-requests.ts";
 
 declare module "fastify" {
   interface FastifyContextConfig {
     audience?: Audience;
+    /** The shape of its errors; OpenAI's where nothing is said. */
+    errors?: ErrorShape;
   }
 }
 
@@ -209,8 +211,15 @@ function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Serv
 }
 
 export function sendError(reply: FastifyReply, error: GhostError): void {
-  const { status, headers, body } = httpError(error);
+  const { is404, routeOptions, url } = reply.request;
+  const shape = (is404 ? undefined : routeOptions.config.errors) ?? shapeByPath(url);
+  const { status, headers, body } = httpError(error, shape);
   void reply.code(status).headers(headers).send(body);
+}
+
+/** For paths that no route has: what their dialect's clients would read. */
+function shapeByPath(url: string): ErrorShape {
+  return url.startsWith("/v1/messages") ? "anthropic" : "openai";
 }
 
 function translate(thrown: unknown, maxBodyBytes: number) {

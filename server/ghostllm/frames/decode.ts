@@ -1,5 +1,6 @@
 /** Frames back into events, by dialect: the transcript replays what was spooled with it. */
 import type { Dialect, StreamEvent } from "../stream.ts";
+import { BugError } from "../../base/errors.ts";
 import { decodeOllama } from "./ollama.ts";
 import { decodeOpenAi } from "./openai.ts";
 
@@ -10,6 +11,10 @@ export function decodeFrame(dialect: Dialect, bytes: Buffer): readonly StreamEve
       return decodeOpenAi(bytes);
     case "ollama":
       return decodeOllama(bytes);
+    case "openai-responses":
+    case "anthropic-messages":
+    case "gemini":
+      throw new BugError("internal", `nothing speaks ${dialect} yet`);
     case "events":
       return [];
   }

@@ -1,9 +1,7 @@
 /**
  * Any server that speaks OpenAI's chat completions: vLLM, llama-server, LM Studio, OpenRouter, …
  * 1. A client's own bytes are relayed with another model name and nothing else changed; the answer's frames are relayed as they came.
- * 2. An answer counts as whole only when `[DONE]` or a finish reason was seen; every other end throws, so that it cannot pass for one.
- * 3. A server's own words leave in our errors, but never its key, whatever it echoes (I5).
- * 4. `[DONE]` itself is not passed on: whoever writes to the client says it when the whole answer is stored.
+ * 2. `[DONE]` or a finish reason says that an answer is whole.
  */
 import { z } from "zod";
 import { modelRefSchema } from "../../../protocol/ids.ts";
@@ -15,10 +13,21 @@ import { header, type HttpClient, type HttpResponse, readBody } from "../../plat
 import type { StandingPermit } from "../../platform/permit.ts";
 import { environmentSecret } from "../../platform/secrets.ts";
 import { openAiFrame } from "../frames/openai.ts";
-import { SseSplitter, sseData, sseFrames } from "../frames/sse.ts";
-import type { Attempt, ChatRequest, CompletionRequest, Dialect, Embeddings, Frame } from "../stream.ts";
+import { sseData, sseFrames } from "../frames/sse.ts";
+import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
 import { chatBody, completionBody } from "./openai-body.ts";
 import type { Provider } from "./provider.ts";
+import {
+  firstWords,
+  type FrameFormat,
+  MAX_ANSWER_BYTES,
+  MAX_MODEL_LIST_BYTES,
+  openStream,
+  openWhole,
+  parseJson,
+  readRefusal,
+  type Server,
+} from "./upstream.ts";
 
 export interface CompatibleConfig {
   readonly base_url: string;
@@ -43,20 +52,7 @@ interface CompatibleOptions {
   readonly redact: (text: string) => void;
 }
 
-/** Whose words an error quotes. */
-interface Server {
-  readonly id: string;
-  /** Blanks the server's key (3). */
-  readonly clean: (text: string) => string;
-}
-
 const MODEL_LIST_TIMEOUT_MS = 3_000;
-const MAX_MODEL_LIST_BYTES = 4 * 1024 * 1024;
-const MAX_ERROR_BODY_BYTES = 64 * 1024;
-/** A plain (not streamed) answer is held whole; 64 MiB is far beyond any context window. */
-const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
-/** Frames before the first content: a role chunk and some pings. A server that sends more without content is broken. */
-const MAX_EMPTY_FRAMES = 1_000;
 
 const modelList = z.looseObject({
   data: z.array(
@@ -194,7 +190,12 @@ class CompatibleProvider implements RelayingProvider {
   }
 
   async #open(
-    call: { readonly dialect: Dialect; readonly path: string; readonly body: Buffer; readonly stream: boolean },
+    call: {
+      readonly dialect: "openai-chat" | "openai-completion";
+      readonly path: string;
+      readonly body: Buffer;
+      readonly stream: boolean;
+    },
     { ref: model }: ModelInfo,
     signal: AbortSignal,
   ): Promise<Attempt> {
@@ -205,12 +206,8 @@ class CompatibleProvider implements RelayingProvider {
       signal,
     );
     const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
-    if (!isStream) {
-      const frame = openAiFrame(call.dialect, await readBody(response, MAX_ANSWER_BYTES));
-      checkWhole(this.#server, frame);
-      return { model, frames: once(frame), trimmedCharacters: 0 };
-    }
-    const frames = await gate(this.#server, readFrames(this.#server, call.dialect, response));
+    const format = call.dialect === "openai-chat" ? CHAT_FRAMES : COMPLETION_FRAMES;
+    const frames = await (isStream ? openStream : openWhole)(this.#server, format, response);
     return { model, frames, trimmedCharacters: 0 };
   }
 
@@ -270,98 +267,21 @@ function describe(options: CompatibleOptions, name: string, contextWindow: numbe
   };
 }
 
-/** Whole frames of an SSE answer without `[DONE]`. Throws when the answer is not whole (2), after all that came before. */
-async function* readFrames(server: Server, dialect: Dialect, response: HttpResponse): AsyncGenerator<Frame> {
-  const splitter = new SseSplitter();
-  let whole = false;
-  const accept = function* (bytes: Buffer): Generator<Frame> {
-    const isLast = bytes.includes("[DONE]");
-    if (isLast || bytes.includes('"finish_reason":"') || bytes.includes('"finish_reason": "')) whole = true;
-    const kept = isLast ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]")) : bytes;
-    if (kept.includes('"error"')) yield* untilError(server, dialect, kept);
-    else if (kept.length > 0) yield openAiFrame(dialect, kept);
-  };
-  for await (const chunk of response.body) {
-    const bytes = splitter.push(chunk);
-    // Not `yield*`: delegating to a plain generator costs three promises a frame.
-    if (bytes !== undefined) for (const frame of accept(bytes)) yield frame;
-  }
-  // Some servers forget the blank line behind their last frame; a frame that was cut does not parse.
-  const rest = splitter.rest();
-  if (rest.toString("utf8").trim() !== "")
-    yield* untilError(
-      server,
-      dialect,
-      Buffer.concat([...accept(Buffer.concat([rest, BLANK_LINE]))].map(({ bytes }) => bytes)),
-    );
-  if (!whole) throw new OperationalError("upstream_failed", `${server.id} ended its answer in the middle`);
-}
+/** Without `[DONE]`: whoever writes to the client says it when the whole answer is stored. */
+const CHAT_FRAMES = chatFrames("openai-chat");
+const COMPLETION_FRAMES = chatFrames("openai-completion");
 
-const BLANK_LINE = Buffer.from("\n\n");
-
-/** The frames before the first that is an error, or is no chunk at all; then throws. Passes on everything when none is. */
-function* untilError(server: Server, dialect: Dialect, bytes: Buffer): Generator<Frame> {
-  const good: Buffer[] = [];
-  for (const single of sseFrames(bytes)) {
-    const broken = openAiFrame(dialect, single)
-      .events()
-      .find((event) => event.kind === "error");
-    if (broken === undefined) {
-      good.push(single);
-      continue;
-    }
-    if (good.length > 0) yield openAiFrame(dialect, Buffer.concat(good));
-    throw new OperationalError("upstream_failed", server.clean(broken.error.message));
-  }
-  if (good.length > 0) yield openAiFrame(dialect, Buffer.concat(good));
-}
-
-/** Waits for the first frame with content, so that nothing is promised to the client before it; then everything in order. */
-async function gate(server: Server, frames: AsyncGenerator<Frame>): Promise<AsyncIterable<Frame>> {
-  const held: Frame[] = [];
-  for (let empty = 0; ; empty += 1) {
-    const next = await frames.next();
-    if (next.done === true) break;
-    held.push(next.value);
-    throwErrorEvent(server, next.value);
-    if (next.value.events().some((event) => event.kind !== "usage")) break;
-    if (empty > MAX_EMPTY_FRAMES) {
-      await frames.return(undefined);
-      throw new OperationalError("upstream_failed", `the server sent ${MAX_EMPTY_FRAMES} frames without content`);
-    }
-  }
-  return heldThen(held, frames);
-}
-
-/** What was held, then the rest, without another generator's promises for each frame. */
-function heldThen(held: Frame[], rest: AsyncGenerator<Frame>): AsyncIterable<Frame> {
+function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
   return {
-    [Symbol.asyncIterator]: () => ({
-      next() {
-        const value = held.shift();
-        return value === undefined ? rest.next() : Promise.resolve({ value, done: false });
-      },
-      return() {
-        held.length = 0;
-        return rest.return(undefined);
-      },
-    }),
+    frame: (bytes) => openAiFrame(dialect, bytes),
+    isEnd: (bytes) =>
+      bytes.includes("[DONE]") || bytes.includes('"finish_reason":"') || bytes.includes('"finish_reason": "'),
+    mayFail: (bytes) => bytes.includes('"error"'),
+    strip: (bytes) =>
+      bytes.includes("[DONE]")
+        ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]"))
+        : bytes,
   };
-}
-
-function throwErrorEvent(server: Server, frame: Frame): void {
-  const broken = frame.events().find((event) => event.kind === "error");
-  if (broken !== undefined) throw new OperationalError("upstream_failed", server.clean(broken.error.message));
-}
-
-function checkWhole(server: Server, frame: Frame): void {
-  throwErrorEvent(server, frame);
-  if (frame.events().length === 0)
-    throw new OperationalError("upstream_failed", `${server.id} sent an answer without content`);
-}
-
-async function* once(frame: Frame): AsyncGenerator<Frame> {
-  yield frame;
 }
 
 const errorBody = z.looseObject({
@@ -377,19 +297,18 @@ const errorBody = z.looseObject({
 
 /** An answer with an error status as one of our errors. The upstream's own words are kept, shortened. */
 async function rejection(server: Server, response: HttpResponse): Promise<GhostError> {
-  const body = await readBody(response, MAX_ERROR_BODY_BYTES).catch(() => Buffer.alloc(0)); // The status says enough without a body.
-  const parsed = errorBody.safeParse(parseJson(body));
+  const { status, body, json, retryAfterMs } = await readRefusal(response);
+  const parsed = errorBody.safeParse(json);
   const error = parsed.success ? parsed.data.error : undefined;
   const { id, clean } = server;
   // Before it is shortened: half a key is no key to look for.
   const text = clean(typeof error === "string" ? error : (error?.message ?? firstWords(body, clean))).slice(0, 500);
   const code = typeof error === "object" ? String(error.code ?? error.type ?? "") : "";
-  const message = `${id} answered ${response.status}${text === "" ? "" : `: ${text}`}`;
-  const retryAfter = Number(header(response, "retry-after"));
-  const retry = Number.isFinite(retryAfter) && retryAfter > 0 ? { retryAfterMs: retryAfter * 1000 } : {};
-  const details = { provider: id, status: response.status };
+  const message = `${id} answered ${status}${text === "" ? "" : `: ${text}`}`;
+  const retry = retryAfterMs === undefined ? {} : { retryAfterMs };
+  const details = { provider: id, status };
   if (code === "context_length_exceeded") return new UserError("context_too_long", message, { details });
-  switch (response.status) {
+  switch (status) {
     case 401:
     case 403:
       return new UserError("upstream_auth", message, { details });
@@ -404,23 +323,4 @@ async function rejection(server: Server, response: HttpResponse): Promise<GhostE
     default:
       return new OperationalError("upstream_failed", message, { details, ...retry });
   }
-}
-
-function parseJson(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString("utf8"));
-  } catch {
-    return undefined; // HTML or cut JSON; the schema that is tried next refuses it.
-  }
-}
-
-/** The readable beginning of an HTML or text body. */
-function firstWords(body: Buffer, clean: Server["clean"]): string {
-  return clean(body.toString("utf8"))
-    .slice(0, 2000)
-    .replace(/<(style|script)[^>]*>[\s\S]*?<\/\1>/gi, " ")
-    .replace(/<[^>]*>/g, " ")
-    .replace(/\s+/g, " ")
-    .trim()
-    .slice(0, 200);
 }

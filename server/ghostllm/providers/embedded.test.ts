@@ -210,7 +210,7 @@ test("embeddings are unit vectors, the same each time, and over-long texts are r
 
 test("what the model cannot do is said", async () => {
   const { provider, model } = shared;
-  const tool = { name: "f", description: undefined, parameters: {} };
+  const tool = { kind: "function" as const, name: "f", description: undefined, parameters: {} };
   await assert.rejects(
     provider.chat(chat([says("user", "x")], { tools: [tool] }), model, never),
     code("capability_missing", /tools/),

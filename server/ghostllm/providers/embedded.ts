@@ -409,8 +409,13 @@ function toEngineMessage(message: Message, model: ModelInfo): EngineMessage {
         return `${part.name}(${part.arguments})`;
       case "toolResult":
         return part.text;
+      case "reasoning":
+        return "";
       case "image":
-        throw new UserError("capability_missing", `${model.ref} cannot see images`, { details: { model: model.ref } });
+      case "file":
+        throw new UserError("capability_missing", `${model.ref} cannot see ${part.kind}s`, {
+          details: { model: model.ref },
+        });
     }
   });
   return { role, text: texts.join("\n") };

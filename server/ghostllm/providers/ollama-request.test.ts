@@ -94,7 +94,7 @@ test("a conversation with tools and images is put into Ollama's words", async ()
   ];
   const schema = { type: "object", properties: { path: { type: "string" } } };
   const body = await chatBody(
-    chat(messages, { tools: [{ name: "read", description: "reads", parameters: schema }] }),
+    chat(messages, { tools: [{ kind: "function" as const, name: "read", description: "reads", parameters: schema }] }),
     model,
     settings,
   );
@@ -138,7 +138,7 @@ test("sampling, limits and formats are passed on, and what is not asked for is a
 });
 
 test("tools are left out where they are forbidden, and forcing one is refused", async () => {
-  const tools = [{ name: "read", description: undefined, parameters: undefined }];
+  const tools = [{ kind: "function" as const, name: "read", description: undefined, parameters: undefined }];
   const none = await chatBody(chat([text("user", "x")], { tools, toolChoice: "none" }), model, settings);
   assert.equal("tools" in none, false);
   for (const toolChoice of ["required", { name: "read" }] as const) {

@@ -8,7 +8,8 @@
  */
 import type { ModelInfo } from "../../../protocol/model.ts";
 import { UserError } from "../../base/errors.ts";
-import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling, ToolSpec } from "../stream.ts";
+import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling } from "../stream.ts";
+import { OPENAI_NAMES, type WireFunction, wireTools } from "../tool-names.ts";
 
 export type Body = Readonly<Record<string, unknown>>;
 
@@ -129,7 +130,7 @@ function formatOf({ format }: OutputOptions): Body {
   return { format: format.kind === "json" ? "json" : format.schema };
 }
 
-function toolsFor(request: ChatRequest, model: ModelInfo): readonly ToolSpec[] {
+function toolsFor(request: ChatRequest, model: ModelInfo): readonly WireFunction[] {
   // Leaving the tools out is the only way to forbid them; forcing one is not possible at all.
   if (request.toolChoice === "none" || request.tools.length === 0) return [];
   if (request.toolChoice !== "auto") {
@@ -139,17 +140,17 @@ function toolsFor(request: ChatRequest, model: ModelInfo): readonly ToolSpec[] {
     );
   }
   if (!model.capabilities.tools) throw new UserError("capability_missing", `${model.ref} cannot call tools`);
-  return request.tools;
+  return wireTools(request, OPENAI_NAMES).functions;
 }
 
-function translateTool(tool: ToolSpec): Body {
+function translateTool(tool: WireFunction): Body {
   return {
     type: "function",
     function: {
       name: tool.name,
       ...(tool.description === undefined ? {} : { description: tool.description }),
       // Ollama keeps only the plain parts of a schema (type, properties, enum, …) and drops the rest; it is passed as it is.
-      parameters: tool.parameters ?? { type: "object", properties: {} },
+      parameters: tool.parameters,
     },
   };
 }
@@ -218,7 +219,7 @@ function argumentsObject(text: string, position: number): unknown {
 }
 
 function textLength(part: Part): number {
-  if (part.kind === "image") return 0;
+  if (part.kind === "image" || part.kind === "file" || part.kind === "reasoning") return 0;
   return part.kind === "toolCall" ? part.arguments.length : part.text.length;
 }
 

@@ -54,7 +54,7 @@ for (const toolStyle of ["chunk", "final"] as const) {
     const { provider, model } = await setUp(context, [
       { name: "agent", toolStyle, capabilities: ["completion", "tools"], answer },
     ]);
-    const tools = [{ name: "read", description: undefined, parameters: undefined }];
+    const tools = [{ kind: "function" as const, name: "read", description: undefined, parameters: undefined }];
     const events = await eventsOf(await provider.chat(chat("go", { tools }), await model("agent"), never));
     const calls = events.flatMap((event) => (event.kind === "toolCall" ? [event] : []));
     assert.deepEqual(

@@ -1,24 +1,20 @@
 /** Canonical requests as bodies of OpenAI's API, for requests that did not come in that dialect. */
 import type { ChatRequest, CompletionRequest, Message, OutputOptions, Sampling } from "../stream.ts";
+import { OPENAI_NAMES, wireTools } from "../tool-names.ts";
 
 /** The body of `POST /chat/completions`, always asking for usage in a stream. */
 export async function chatBody(request: ChatRequest, modelName: string): Promise<Buffer> {
   const messages = await request.messages();
+  const tools = wireTools(request, OPENAI_NAMES);
   return Buffer.from(
     JSON.stringify({
       model: modelName,
       messages: messages.flatMap(toOpenAiMessages),
-      ...(request.tools.length === 0
+      ...(tools.functions.length === 0
         ? {}
         : {
-            tools: request.tools.map(({ name, description, parameters }) => ({
-              type: "function",
-              function: { name, description, parameters },
-            })),
-            tool_choice:
-              typeof request.toolChoice === "string"
-                ? request.toolChoice
-                : { type: "function", function: request.toolChoice },
+            tools: tools.functions.map((tool) => ({ type: "function", function: tool })),
+            tool_choice: typeof tools.choice === "string" ? tools.choice : { type: "function", function: tools.choice },
           }),
       ...common(request.output, request.sampling, request.stream),
       ...(request.output.format.kind === "json" ? { response_format: { type: "json_object" } } : {}),

@@ -8,7 +8,14 @@ import type { WireError } from "../../../protocol/errors.ts";
 import type { Usage } from "../../../protocol/usage.ts";
 import type { Part, StreamEvent } from "../stream.ts";
 
-const callSchema = z.object({ index: z.int(), callId: z.string(), name: z.string(), arguments: z.string() });
+const callSchema = z.object({
+  index: z.int(),
+  callId: z.string(),
+  name: z.string(),
+  arguments: z.string(),
+  /** These are all arguments, whatever came before. */
+  isWhole: z.boolean().optional(),
+});
 export const deltaSchema = z.object({ text: z.string(), reasoning: z.string(), calls: z.array(callSchema) });
 /** A piece of an answer: text, reasoning and pieces of tool calls by their position. */
 export type Delta = z.infer<typeof deltaSchema>;
@@ -48,6 +55,7 @@ export interface Findings {
 export function addEvent(delta: Delta, findings: Findings, event: StreamEvent): number {
   switch (event.kind) {
     case "text":
+    case "refusal":
       delta.text += event.text;
       return event.text.length;
     case "reasoning":
@@ -59,6 +67,7 @@ export function addEvent(delta: Delta, findings: Findings, event: StreamEvent): 
         callId: event.callId ?? "",
         name: event.name ?? "",
         arguments: event.arguments,
+        ...(event.isWhole === undefined ? {} : { isWhole: event.isWhole }),
       });
       return event.arguments.length;
     case "usage":
@@ -89,5 +98,6 @@ function addCall(delta: Delta, piece: Delta["calls"][number]): void {
   }
   known.callId ||= piece.callId;
   known.name ||= piece.name;
-  known.arguments += piece.arguments;
+  if (piece.isWhole !== true) known.arguments += piece.arguments;
+  else if (piece.arguments !== "") known.arguments = piece.arguments;
 }

@@ -1,7 +1,7 @@
 /**
  * The tree of a session, without storage: what makes two messages the same, the hash of a conversation's beginning, and where a request attaches.
  * 1. The same answer hashes equally as we stored it and as a client sends it back: `developer` is `system`, text parts are one text, the JSON of
- *    tool arguments is compared by value, an image by the hash of its URL.
+ *    tool arguments is compared by value, an image or file by the hash of its URL; thinking does not count, since not every dialect can carry it.
  * 2. An assistant message without content does not count: an answer that failed before its first word leaves the conversation where it was.
  * 3. A hash stands for a message and everything before it. It does not contain the user: every look-up filters by user (I15).
  */
@@ -23,14 +23,17 @@ export function canonicalText(message: Message): string {
   const others: (readonly string[])[] = [];
   for (const part of message.parts) {
     if (part.kind === "text") text += part.text;
-    else others.push(canonicalPart(part));
+    else if (part.kind !== "reasoning") others.push(canonicalPart(part));
   }
   return JSON.stringify([role, text, ...others]);
 }
 
 /** True for a message that leaves the conversation where it was (2). */
 export function isEmptyAnswer(message: Message): boolean {
-  return message.role === "assistant" && message.parts.every((part) => part.kind === "text" && part.text === "");
+  return (
+    message.role === "assistant" &&
+    message.parts.every((part) => (part.kind === "text" && part.text === "") || part.kind === "reasoning")
+  );
 }
 
 export function nextHash(previous: PrefixHash, message: Message): PrefixHash {
@@ -112,10 +115,11 @@ function preferred(a: StoredEntry, b: StoredEntry): number {
   return b.createdAtMs - a.createdAtMs || (a.id < b.id ? 1 : -1);
 }
 
-function canonicalPart(part: Exclude<Part, { kind: "text" }>): readonly string[] {
+function canonicalPart(part: Exclude<Part, { kind: "text" | "reasoning" }>): readonly string[] {
   switch (part.kind) {
     case "image":
-      return ["image", hash("sha256", part.url, "base64url")];
+    case "file":
+      return [part.kind, hash("sha256", part.url, "base64url")];
     case "toolCall":
       return ["toolCall", part.callId, part.name, canonicalJson(part.arguments)];
     case "toolResult":

@@ -21,11 +21,28 @@ import { usageSchema } from "../../../protocol/usage.ts";
 import { assert } from "../../base/assert.ts";
 import type { Dialect, Message, StreamEvent } from "../stream.ts";
 
+const opaqueSchema = z.object({ maker: z.string(), data: z.string() });
 const partSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("text"), text: z.string() }),
   z.object({ kind: z.literal("image"), url: z.string() }),
-  z.object({ kind: z.literal("toolCall"), callId: z.string(), name: z.string(), arguments: z.string() }),
-  z.object({ kind: z.literal("toolResult"), callId: z.string(), text: z.string() }),
+  z.object({ kind: z.literal("file"), url: z.string(), mediaType: z.string(), name: z.string().exactOptional() }),
+  z.object({
+    kind: z.literal("toolCall"),
+    callId: z.string(),
+    name: z.string(),
+    arguments: z.string(),
+    isCustom: z.boolean().exactOptional(),
+    namespace: z.string().exactOptional(),
+    opaque: opaqueSchema.exactOptional(),
+  }),
+  z.object({
+    kind: z.literal("toolResult"),
+    callId: z.string(),
+    text: z.string(),
+    isError: z.boolean().exactOptional(),
+    images: z.array(z.string()).exactOptional(),
+  }),
+  z.object({ kind: z.literal("reasoning"), text: z.string(), opaque: opaqueSchema.exactOptional() }),
 ]);
 const messageSchema = z.object({ role: roleSchema, parts: z.array(partSchema) });
 /** An entry's body: what was said, free of any dialect. */
@@ -67,13 +84,23 @@ const endSchema = z.object({ outcome: outcomeSchema, atMs: z.number() });
 const eventsSchema = z.array(
   z.discriminatedUnion("kind", [
     z.object({ kind: z.literal("text"), text: z.string() }),
-    z.object({ kind: z.literal("reasoning"), text: z.string() }),
+    z.object({ kind: z.literal("refusal"), text: z.string() }),
+    z.object({
+      kind: z.literal("reasoning"),
+      text: z.string(),
+      block: z.int().exactOptional(),
+      opaque: z.string().exactOptional(),
+    }),
     z.object({
       kind: z.literal("toolCall"),
       index: z.int(),
       callId: z.string().exactOptional(),
       name: z.string().exactOptional(),
+      namespace: z.string().exactOptional(),
+      isCustom: z.boolean().exactOptional(),
       arguments: z.string(),
+      isWhole: z.boolean().exactOptional(),
+      opaque: z.string().exactOptional(),
     }),
     z.object({ kind: z.literal("usage"), usage: usageSchema }),
     z.object({ kind: z.literal("finish"), reason: finishReasonSchema }),
@@ -89,7 +116,15 @@ export type TranscriptRecord =
 
 const KINDS = { begin: 1, opened: 2, frame: 3, end: 4 } as const;
 /** The place in this list is what is stored: append only. */
-const DIALECTS: readonly Dialect[] = ["events", "openai-chat", "openai-completion", "ollama"];
+const DIALECTS: readonly Dialect[] = [
+  "events",
+  "openai-chat",
+  "openai-completion",
+  "ollama",
+  "openai-responses",
+  "anthropic-messages",
+  "gemini",
+];
 
 /** The first bytes of a record. A frame's are the same for all frames of an answer in one dialect: make them once. */
 export function recordHeader(kind: keyof typeof KINDS, answerId: AnswerId, dialect: Dialect = "events"): Buffer {

@@ -38,7 +38,7 @@ const wrong: readonly [name: string, body: string, code: string, field: string |
     "invalid_params",
     "temperature",
   ],
-  ["two choices", JSON.stringify({ model: "m", messages: [ask], n: 2 }), "invalid_params", "n"],
+  ["no choice at all", JSON.stringify({ model: "m", messages: [ask], n: 0 }), "invalid_params", "n"],
   ["a negative limit", JSON.stringify({ model: "m", messages: [ask], max_tokens: -1 }), "invalid_params", "max_tokens"],
 ];
 for (const [name, body, code, field] of wrong) {
@@ -104,7 +104,7 @@ test("options are read in all their spellings", () => {
     format: { kind: "schema", name: "n", schema: { type: "object" } },
   });
   assert.deepEqual(
-    [facts.stream, facts.includeUsage, facts.streamOptions, facts.sampling, facts.toolChoice],
+    [facts.stream, facts.own.includeUsage, facts.own.streamOptions, facts.sampling, facts.toolChoice],
     [true, true, { include_usage: true, other: 1 }, { seed: 3 }, { name: "f" }],
   );
 });

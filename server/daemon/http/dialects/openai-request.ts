@@ -1,10 +1,11 @@
 /**
  * Requests of OpenAI's chat and text completions, checked and made canonical. Pure, so that a worker can do it for large bodies.
- * A field of the wrong kind is refused with its path; fields that we do not know are left to the upstream that gets the body as it came.
+ * A field of the wrong kind is refused with its path; fields without a canonical form are kept as extras, and an upstream of the same dialect gets the
+ * body as it came.
  */
 import { z } from "zod";
-import { UserError } from "../../../base/errors.ts";
-import { findMembers, type MemberPlaces } from "../../../base/json-scan.ts";
+import { present } from "../../../base/optional.ts";
+import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
 import type {
   Message,
   OutputOptions,
@@ -14,22 +15,34 @@ import type {
   ToolChoice,
   ToolSpec,
 } from "../../../ghostllm/stream.ts";
+import { type ChatFacts, checkBody, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
 
-const textPart = z.looseObject({ type: z.literal("text"), text: z.string() });
-const imagePart = z.looseObject({ type: z.literal("image_url"), image_url: z.looseObject({ url: z.string() }) });
-const refusalPart = z.looseObject({ type: z.literal("refusal"), refusal: z.string() });
-const contentPart = z.discriminatedUnion("type", [textPart, imagePart, refusalPart]);
+const contentPart = z.discriminatedUnion("type", [
+  z.looseObject({ type: z.literal("text"), text: z.string() }),
+  z.looseObject({ type: z.literal("image_url"), image_url: z.looseObject({ url: z.string() }) }),
+  z.looseObject({ type: z.literal("refusal"), refusal: z.string() }),
+  z.looseObject({
+    type: z.literal("file"),
+    file: z.looseObject({ file_data: z.string().nullish(), filename: z.string().nullish() }),
+  }),
+]);
 const content = z.union([z.string(), z.array(contentPart)]);
-const toolCall = z.looseObject({
-  id: z.string(),
-  function: z.looseObject({ name: z.string(), arguments: z.string() }),
-});
+const functionCall = z.object({ name: z.string(), arguments: z.string() });
+const customCall = z.object({ name: z.string(), input: z.string() });
+const toolCall = z
+  .object({ id: z.string(), function: functionCall.optional(), custom: customCall.optional() })
+  .refine((call) => call.function !== undefined || call.custom !== undefined, { error: "names no function" });
 const message = z.discriminatedUnion("role", [
-  z.looseObject({ role: z.literal("system"), content }),
-  z.looseObject({ role: z.literal("developer"), content }),
-  z.looseObject({ role: z.literal("user"), content }),
-  z.looseObject({ role: z.literal("assistant"), content: content.nullish(), tool_calls: z.array(toolCall).nullish() }),
-  z.looseObject({ role: z.literal("tool"), content, tool_call_id: z.string() }),
+  z.object({ role: z.literal("system"), content }),
+  z.object({ role: z.literal("developer"), content }),
+  z.object({ role: z.literal("user"), content }),
+  z.object({
+    role: z.literal("assistant"),
+    content: content.nullish(),
+    refusal: z.string().nullish(),
+    tool_calls: z.array(toolCall).nullish(),
+  }),
+  z.object({ role: z.literal("tool"), content, tool_call_id: z.string() }),
 ]);
 
 const shared = {
@@ -41,48 +54,65 @@ const shared = {
   top_p: z.number().min(0).max(1).nullish(),
   seed: z.int().nullish(),
   stop: z.union([z.string(), z.array(z.string()).max(16)]).nullish(),
-  n: z.literal(1, { error: "only one choice per request is supported" }).nullish(),
+  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  presence_penalty: z.number().min(-2).max(2).nullish(),
 };
 
-/** OpenAI takes 128; agents with many servers attached send some hundreds. Each costs routing, and the main loop, its share. */
-const MAX_TOOLS = 512;
-
-const chatSchema = z.looseObject({
+const named = z.object({ name: z.string().min(1) });
+const KNOWN_TOOLS: readonly string[] = ["function", "custom"];
+const tool = z.union([
+  /** Runs on the server's side; only a relay can carry it. */
+  z.looseObject({ type: z.string().refine((type) => !KNOWN_TOOLS.includes(type)) }),
+  z.discriminatedUnion("type", [
+    z.object({
+      type: z.literal("function"),
+      function: named.extend({
+        description: z.string().nullish(),
+        parameters: z.unknown().optional(),
+        strict: z.boolean().nullish(),
+      }),
+    }),
+    z.object({
+      type: z.literal("custom"),
+      custom: named.extend({ description: z.string().nullish(), format: z.unknown().optional() }),
+    }),
+  ]),
+]);
+const responseFormat = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("text") }),
+  z.object({ type: z.literal("json_object") }),
+  z.object({
+    type: z.literal("json_schema"),
+    json_schema: z.object({
+      name: z.string().nullish(),
+      schema: z.unknown().optional(),
+      strict: z.boolean().nullish(),
+    }),
+  }),
+]);
+const chatShape = {
   ...shared,
   messages: z.array(message).min(1),
+  n: z.int().min(1).max(128).nullish(),
+  /** Not OpenAI's, but many servers take it. */
+  top_k: z.int().positive().nullish(),
   max_completion_tokens: z.int().positive().nullish(),
-  tools: z
-    .array(
-      z.looseObject({
-        type: z.string(),
-        function: z
-          .looseObject({
-            name: z.string().min(1),
-            description: z.string().nullish(),
-            parameters: z.unknown().optional(),
-          })
-          .optional(),
-      }),
-    )
-    .max(MAX_TOOLS)
-    .nullish(),
+  tools: z.array(tool).max(MAX_TOOLS).nullish(),
   tool_choice: z
-    .union([z.enum(["auto", "none", "required"]), z.looseObject({ function: z.looseObject({ name: z.string() }) })])
+    .union([z.enum(["auto", "none", "required"]), z.object({ function: named.optional(), custom: named.optional() })])
     .nullish(),
-  response_format: z
-    .discriminatedUnion("type", [
-      z.looseObject({ type: z.literal("text") }),
-      z.looseObject({ type: z.literal("json_object") }),
-      z.looseObject({
-        type: z.literal("json_schema"),
-        json_schema: z.looseObject({ name: z.string().nullish(), schema: z.unknown().optional() }),
-      }),
-    ])
-    .nullish(),
-});
+  parallel_tool_calls: z.boolean().nullish(),
+  reasoning_effort: z.enum(["none", "minimal", "low", "medium", "high", "xhigh", "max"]).nullish(),
+  prompt_cache_key: z.string().nullish(),
+  response_format: responseFormat.nullish(),
+};
+const chatSchema = z.looseObject(chatShape);
+/** `n` above 1 has no canonical form: it is kept as an extra. */
+const CHAT_FIELDS: ReadonlySet<string> = new Set(Object.keys(chatShape).filter((key) => key !== "n"));
 
 const completionSchema = z.looseObject({
   ...shared,
+  n: z.literal(1, { error: "only one choice per request is supported" }).nullish(),
   prompt: z.union([z.string(), z.array(z.string()).length(1)]),
   suffix: z.string().nullish(),
 });
@@ -93,23 +123,19 @@ const embeddingSchema = z.looseObject({
   encoding_format: z.enum(["float", "base64"]).nullish(),
 });
 
-/** What routing and writing need to know of a request; small, and plain JSON. */
-export interface RequestFacts {
-  readonly model: string;
-  readonly stream: boolean;
+/** What the writer of an answer needs to know. */
+export interface OpenAiOwn {
   readonly includeUsage: boolean;
   /** The client's `stream_options` with usage asked for: we always want to know it. */
   readonly streamOptions: Readonly<Record<string, unknown>>;
+}
+
+export interface CompletionFacts {
+  readonly model: string;
+  readonly stream: boolean;
   readonly output: OutputOptions;
   readonly sampling: Sampling;
-}
-
-export interface ChatFacts extends RequestFacts {
-  readonly tools: readonly ToolSpec[];
-  readonly toolChoice: ToolChoice;
-}
-
-export interface CompletionFacts extends RequestFacts {
+  readonly own: OpenAiOwn;
   readonly prefix: string;
   readonly suffix: string;
 }
@@ -119,47 +145,39 @@ export interface EmbeddingFacts {
   readonly isBase64: boolean;
 }
 
-/** What we set in a body before it is relayed; see `setMembers`. */
-export const findPlaces = (body: Buffer): MemberPlaces => findMembers(body, ["model", "stream_options"]);
+/** The members that are set in a body before it is relayed; see `setMembers`. */
+export const OPENAI_MEMBERS: readonly string[] = ["model", "stream_options"];
 
 /** @throws UserError `invalid_json` | `invalid_params` */
-export function parseChat(body: Buffer): { readonly facts: ChatFacts; readonly messages: () => readonly Message[] } {
-  const request = check(chatSchema, body);
-  const facts: ChatFacts = {
-    ...sharedFacts(request, request.max_completion_tokens ?? request.max_tokens),
-    output: {
-      ...sharedFacts(request, request.max_completion_tokens ?? request.max_tokens).output,
-      format: textFormat(request.response_format),
-    },
-    tools: (request.tools ?? []).flatMap((tool) =>
-      tool.function === undefined
-        ? []
-        : [
-            {
-              name: tool.function.name,
-              description: tool.function.description ?? undefined,
-              parameters: tool.function.parameters,
-            },
-          ],
-    ),
-    toolChoice:
-      typeof request.tool_choice === "object" && request.tool_choice !== null
-        ? { name: request.tool_choice.function.name }
-        : (request.tool_choice ?? "auto"),
+export function parseChat(body: Buffer): ParsedChat<OpenAiOwn> {
+  const request = checkBody(chatSchema, body);
+  const common = sharedFacts(request, request.max_completion_tokens ?? request.max_tokens);
+  const facts: ChatFacts<OpenAiOwn> = {
+    ...common,
+    output: { ...common.output, format: textFormat(request.response_format) },
+    tools: (request.tools ?? []).map(toTool),
+    toolChoice: toToolChoice(request.tool_choice),
+    ...present("parallelToolCalls", request.parallel_tool_calls),
+    ...present("reasoning", reasoningOf(request.reasoning_effort)),
+    ...present("cacheKey", request.prompt_cache_key),
+    hasImages: hasPart(request.messages, "image_url"),
+    hasFiles: hasPart(request.messages, "file"),
+    extras: extrasOf(request.n === 1 ? { ...request, n: undefined } : request, CHAT_FIELDS),
+    isForeign: body.includes(OPAQUE_MARK),
   };
   return { facts, messages: () => request.messages.map(toMessage) };
 }
 
 /** @throws UserError `invalid_json` | `invalid_params` */
 export function parseCompletion(body: Buffer): CompletionFacts {
-  const request = check(completionSchema, body);
+  const request = checkBody(completionSchema, body);
   const prefix = typeof request.prompt === "string" ? request.prompt : request.prompt.join("");
   return { ...sharedFacts(request, request.max_tokens), prefix, suffix: request.suffix ?? "" };
 }
 
 /** @throws UserError `invalid_json` | `invalid_params` */
 export function parseEmbedding(body: Buffer): EmbeddingFacts & { readonly texts: readonly string[] } {
-  const request = check(embeddingSchema, body);
+  const request = checkBody(embeddingSchema, body);
   return {
     model: request.model,
     texts: typeof request.input === "string" ? [request.input] : request.input,
@@ -167,99 +185,114 @@ export function parseEmbedding(body: Buffer): EmbeddingFacts & { readonly texts:
   };
 }
 
-type Shared = z.infer<z.ZodObject<typeof shared>>;
+type Shared = z.infer<z.ZodObject<typeof shared>> & { readonly top_k?: number | null | undefined };
 
-function sharedFacts(request: Shared, maxTokens: number | null | undefined): RequestFacts {
-  const { temperature, top_p: topP, seed, stop } = request;
+function sharedFacts(request: Shared, maxTokens: number | null | undefined) {
+  const { stop } = request;
   return {
     model: request.model,
     stream: request.stream ?? false,
-    includeUsage: request.stream_options?.include_usage ?? false,
-    streamOptions: { ...request.stream_options, include_usage: true },
     output: {
-      ...(maxTokens === undefined || maxTokens === null ? {} : { maxTokens }),
+      ...present("maxTokens", maxTokens),
       stop: stop === undefined || stop === null ? [] : typeof stop === "string" ? [stop] : stop,
       format: { kind: "text" },
-    },
+    } satisfies OutputOptions,
     sampling: {
-      ...(temperature === undefined || temperature === null ? {} : { temperature }),
-      ...(topP === undefined || topP === null ? {} : { topP }),
-      ...(seed === undefined || seed === null ? {} : { seed }),
+      ...present("temperature", request.temperature),
+      ...present("topP", request.top_p),
+      ...present("topK", request.top_k),
+      ...present("seed", request.seed),
+      ...present("frequencyPenalty", request.frequency_penalty),
+      ...present("presencePenalty", request.presence_penalty),
+    },
+    own: {
+      includeUsage: request.stream_options?.include_usage ?? false,
+      streamOptions: { ...request.stream_options, include_usage: true },
     },
   };
 }
 
-function textFormat(format: z.infer<typeof chatSchema>["response_format"]): TextFormat {
+function textFormat(format: z.infer<typeof responseFormat> | null | undefined): TextFormat {
   if (format?.type === "json_object") return { kind: "json" };
-  if (format?.type === "json_schema")
-    return { kind: "schema", name: format.json_schema.name ?? "answer", schema: format.json_schema.schema };
-  return { kind: "text" };
+  if (format?.type !== "json_schema") return { kind: "text" };
+  const { name, schema, strict } = format.json_schema;
+  return { kind: "schema", name: name ?? "answer", schema, ...present("strict", strict) };
+}
+
+function toTool(entry: z.infer<typeof tool>): ToolSpec {
+  if (isCustom(entry)) {
+    const { name, description, format } = entry.custom;
+    return { kind: "custom", name, description: description ?? undefined, format };
+  }
+  if (!isFunction(entry)) return { kind: "hosted", name: entry.type, spec: entry };
+  const { name, description, parameters, strict } = entry.function;
+  return { kind: "function", name, description: description ?? undefined, parameters, ...present("strict", strict) };
+}
+
+type Tool = z.infer<typeof tool>;
+const isCustom = (entry: Tool): entry is Extract<Tool, { type: "custom" }> => entry.type === "custom";
+const isFunction = (entry: Tool): entry is Extract<Tool, { type: "function" }> => entry.type === "function";
+
+function toToolChoice(choice: z.infer<typeof chatSchema>["tool_choice"]): ToolChoice {
+  if (choice === null || choice === undefined) return "auto";
+  if (typeof choice === "string") return choice;
+  return choice.function ?? choice.custom ?? "auto";
+}
+
+function reasoningOf(effort: z.infer<typeof chatSchema>["reasoning_effort"]) {
+  return effort === null || effort === undefined ? undefined : { effort };
+}
+
+function hasPart(messages: readonly z.infer<typeof message>[], type: "image_url" | "file"): boolean {
+  return messages.some(({ content: parts }) => Array.isArray(parts) && parts.some((part) => part.type === type));
 }
 
 function toMessage(entry: z.infer<typeof message>): Message {
   if (entry.role === "tool") {
-    const text = partsOf(entry.content)
-      .flatMap((part) => (part.kind === "text" ? [part.text] : []))
-      .join("");
-    return { role: "tool", parts: [{ kind: "toolResult", callId: entry.tool_call_id, text }] };
+    const parts = partsOf(entry.content);
+    const text = parts.flatMap((part) => (part.kind === "text" ? [part.text] : [])).join("");
+    const images = parts.flatMap((part) => (part.kind === "image" ? [part.url] : []));
+    return {
+      role: "tool",
+      parts: [{ kind: "toolResult", callId: entry.tool_call_id, text, ...(images.length === 0 ? {} : { images }) }],
+    };
   }
-  const calls = entry.role === "assistant" ? (entry.tool_calls ?? []) : [];
+  if (entry.role !== "assistant") return { role: entry.role, parts: partsOf(entry.content) };
+  const { refusal } = entry;
   return {
     role: entry.role,
     parts: [
       ...partsOf(entry.content),
-      ...calls.map(
-        (call): Part => ({
-          kind: "toolCall",
-          callId: call.id,
-          name: call.function.name,
-          arguments: call.function.arguments,
-        }),
-      ),
+      ...(refusal === null || refusal === undefined ? [] : [{ kind: "text", text: refusal } as const]),
+      ...(entry.tool_calls ?? []).map(toCall),
     ],
   };
+}
+
+function toCall({ id, function: called, custom }: z.infer<typeof toolCall>): Part {
+  if (custom === undefined) {
+    return { kind: "toolCall", callId: id, name: called?.name ?? "", arguments: called?.arguments ?? "" };
+  }
+  const text = JSON.stringify({ input: custom.input });
+  return { kind: "toolCall", callId: id, name: custom.name, arguments: text, isCustom: true };
 }
 
 function partsOf(value: z.infer<typeof content> | null | undefined): readonly Part[] {
   if (value === undefined || value === null || value === "") return [];
   if (typeof value === "string") return [{ kind: "text", text: value }];
   return value.map((part): Part => {
-    if (part.type === "text") return { kind: "text", text: part.text };
-    if (part.type === "refusal") return { kind: "text", text: part.refusal };
-    return { kind: "image", url: part.image_url.url };
+    switch (part.type) {
+      case "text":
+        return { kind: "text", text: part.text };
+      case "refusal":
+        return { kind: "text", text: part.refusal };
+      case "image_url":
+        return { kind: "image", url: part.image_url.url };
+      case "file": {
+        const url = part.file.file_data ?? "";
+        const mediaType = /^data:([^;,]+)/.exec(url)?.[1] ?? "application/pdf";
+        return { kind: "file", url, mediaType, ...present("name", part.file.filename) };
+      }
+    }
   });
-}
-
-const utf8 = new TextDecoder("utf-8", { fatal: true });
-
-function check<Shape>(schema: z.ZodType<Shape>, body: Buffer): Shape {
-  let value: unknown;
-  try {
-    value = JSON.parse(utf8.decode(body));
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : "unreadable";
-    throw new UserError("invalid_json", `the body is not valid JSON: ${reason.slice(0, 200)}`, { cause: error });
-  }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const issue = deepest(parsed.error.issues);
-  const field = issue.path.map(String).join(".");
-  throw new UserError("invalid_params", `${field === "" ? "the body" : `\`${field}\``}: ${issue.message}`, {
-    details: { field },
-  });
-}
-
-/** A union reports one issue for all its branches; the branch that got furthest names the field that the client can mend. */
-function deepest(issues: readonly z.core.$ZodIssue[]): {
-  readonly path: readonly PropertyKey[];
-  readonly message: string;
-} {
-  const first = issues[0];
-  if (first === undefined) return { path: [], message: "is not valid" };
-  if (first.code !== "invalid_union" || first.errors.length === 0) return first;
-  const branches = first.errors.map((branch) => deepest(branch)).toSorted((a, b) => b.path.length - a.path.length);
-  const best = branches[0];
-  return best === undefined || best.path.length === 0
-    ? first
-    : { path: [...first.path, ...best.path], message: best.message };
 }

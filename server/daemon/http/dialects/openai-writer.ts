@@ -5,8 +5,17 @@
 import type { FinishReason } from "../../../../protocol/chat.ts";
 import type { AnswerId, ModelRef } from "../../../../protocol/ids.ts";
 import type { Usage } from "../../../../protocol/usage.ts";
+import type { GhostError } from "../../../base/errors.ts";
+import {
+  type AnswerFold,
+  argumentsOf,
+  normalReason,
+  type ToolCallBlock,
+} from "../../../ghostllm/frames/answer-fold.ts";
 import { sseData, sseFrames } from "../../../ghostllm/frames/sse.ts";
 import type { Frame, StreamEvent } from "../../../ghostllm/stream.ts";
+import { errorBody } from "../errors.ts";
+import type { StreamWriter } from "./serve.ts";
 
 export type OpenAiFormat = "openai-chat" | "openai-completion";
 
@@ -27,57 +36,144 @@ const FINISH_REASONS: Record<FinishReason, string> = {
 };
 export const DONE = Buffer.from("data: [DONE]\n\n");
 
-export interface StreamWriter {
-  /** The bytes for the client; empty where a frame holds nothing for it. */
-  write(frame: Frame): Buffer;
-  /** What must come after the last frame of a whole answer: the usage chunk, where it was asked for, and `[DONE]`. */
-  end(): Buffer;
+export function createStreamWriter(options: WriterOptions): StreamWriter {
+  return new ChunkWriter(options);
 }
 
-export function createStreamWriter(options: WriterOptions): StreamWriter {
-  const { format, includeUsage } = options;
-  const head = chunkHead(options, true);
-  let isFirst = true;
-  let usage: Usage | undefined;
-  const render = (choice: object): string => {
-    const line = `data: ${JSON.stringify({ ...head, choices: [choice], ...(includeUsage ? { usage: null } : {}) })}\n\n`;
-    isFirst = false;
-    return line;
-  };
-  const renderEvent = (event: StreamEvent): string => {
-    if (event.kind === "usage") {
-      usage = { ...usage, ...event.usage };
-      return "";
+interface OpenCall {
+  /** Its place among the calls of the answer: clients count calls, not blocks. */
+  readonly position: number;
+  readonly custom: { readonly id: string; readonly name: string; text: string } | undefined;
+  /** The arguments so far, to give once what an upstream repeats. */
+  written: string;
+}
+
+class ChunkWriter implements StreamWriter {
+  readonly #options: WriterOptions;
+  readonly #head: object;
+  readonly #calls = new Map<number, OpenCall>();
+  #isFirst = true;
+  #isFinished = false;
+  #isRelay = false;
+  #usage: Usage | undefined;
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+    this.#head = chunkHead(options, true);
+  }
+
+  write(frame: Frame): Buffer {
+    if (frame.dialect === this.#options.format) {
+      this.#isRelay = true;
+      return relay(frame.bytes, this.#options.includeUsage);
     }
-    const role = isFirst ? { role: "assistant" } : {};
+    let text = "";
+    for (const event of frame.events()) text += this.#event(event);
+    return Buffer.from(text);
+  }
+
+  end(): Buffer {
+    const finish = this.#isRelay || this.#isFinished ? "" : this.#finish("unknown");
+    if (!this.#options.includeUsage || this.#usage === undefined) return Buffer.concat([Buffer.from(finish), DONE]);
+    const last = `data: ${JSON.stringify({ ...this.#head, choices: [], usage: toOpenAiUsage(this.#usage) })}\n\n`;
+    return Buffer.concat([Buffer.from(finish + last), DONE]);
+  }
+
+  fail(error: GhostError): Buffer {
+    return Buffer.from(`data: ${errorBody(error)}\n\n`);
+  }
+
+  #event(event: StreamEvent): string {
+    const isChat = this.#options.format === "openai-chat";
     switch (event.kind) {
       case "text":
-        return render(
-          format === "openai-chat" ? chatChoice({ ...role, content: event.text }, null) : textChoice(event.text, null),
-        );
+        if (event.text === "" && !this.#isFirst) return "";
+        return isChat ? this.#delta({ content: event.text }) : this.#chunk(textChoice(event.text, null));
+      case "refusal":
+        return isChat ? this.#delta({ refusal: event.text }) : "";
       case "reasoning":
-        return format === "openai-chat" ? render(chatChoice({ ...role, reasoning_content: event.text }, null)) : "";
+        return isChat && event.text !== "" ? this.#delta({ reasoning_content: event.text }) : "";
       case "toolCall":
-        return render(chatChoice({ ...role, tool_calls: [toolCallDelta(event)] }, null));
-      case "finish": {
-        const reason = FINISH_REASONS[event.reason];
-        return render(format === "openai-chat" ? chatChoice({ ...role }, reason) : textChoice("", reason));
-      }
+        return isChat ? this.#call(event) : "";
+      case "usage":
+        this.#usage = { ...this.#usage, ...event.usage };
+        return "";
+      case "finish":
+        return this.#finish(event.reason);
       case "error":
         return "";
     }
-  };
-  return {
-    write: (frame) =>
-      frame.dialect === format
-        ? relay(frame.bytes, includeUsage)
-        : Buffer.from(frame.events().map(renderEvent).join("")),
-    end() {
-      if (!includeUsage || usage === undefined) return DONE;
-      const last = `data: ${JSON.stringify({ ...head, choices: [], usage: toOpenAiUsage(usage) })}\n\n`;
-      return Buffer.concat([Buffer.from(last), DONE]);
-    },
-  };
+  }
+
+  #call(event: Extract<StreamEvent, { kind: "toolCall" }>): string {
+    const known = this.#calls.get(event.index);
+    const call = known ?? this.#openCall(event);
+    const text =
+      event.isWhole !== true
+        ? event.arguments
+        : event.arguments.startsWith(call.written)
+          ? event.arguments.slice(call.written.length)
+          : "";
+    call.written += text;
+    if (call.custom !== undefined) {
+      // Its text stands inside JSON until that is complete.
+      call.custom.text += text;
+      return "";
+    }
+    if (known !== undefined)
+      return text === "" ? "" : this.#delta({ tool_calls: [{ index: call.position, function: { arguments: text } }] });
+    const id = event.callId ?? this.#idFor(call.position);
+    const start = { id, type: "function", function: { name: event.name ?? "", arguments: text } };
+    return this.#delta({ tool_calls: [{ index: call.position, ...start }] });
+  }
+
+  #openCall(event: Extract<StreamEvent, { kind: "toolCall" }>): OpenCall {
+    const position = this.#calls.size;
+    const id = event.callId ?? this.#idFor(position);
+    const custom = event.isCustom === true ? { id, name: event.name ?? "", text: "" } : undefined;
+    const call: OpenCall = { position, custom, written: "" };
+    this.#calls.set(event.index, call);
+    return call;
+  }
+
+  #idFor(position: number): string {
+    return `call_${this.#options.id}_${position}`;
+  }
+
+  #finish(reason: FinishReason): string {
+    this.#isFinished = true;
+    let text = "";
+    for (const { position, custom } of this.#calls.values()) {
+      if (custom === undefined) continue;
+      const call = { name: custom.name, input: customInput(custom.text) };
+      text += this.#delta({ tool_calls: [{ index: position, id: custom.id, type: "custom", custom: call }] });
+    }
+    const word = FINISH_REASONS[normalReason(reason, this.#calls.size > 0) ?? "unknown"];
+    if (this.#options.format === "openai-completion") return text + this.#chunk(textChoice("", word));
+    return text + this.#chunk(chatChoice(this.#isFirst ? { role: "assistant", content: "" } : {}, word));
+  }
+
+  #delta(delta: object): string {
+    return this.#chunk(chatChoice(this.#isFirst ? { role: "assistant", ...delta } : delta, null));
+  }
+
+  #chunk(choice: object): string {
+    this.#isFirst = false;
+    const usage = this.#options.includeUsage ? { usage: null } : {};
+    return `data: ${JSON.stringify({ ...this.#head, choices: [choice], ...usage })}\n\n`;
+  }
+}
+
+/** The text of a free-form tool's call, whose arguments are `{"input": TEXT}`; what is no such JSON stands as it is. */
+export function customInput(json: string): string {
+  try {
+    const parsed: unknown = JSON.parse(argumentsOf(json));
+    if (typeof parsed === "object" && parsed !== null && "input" in parsed && typeof parsed.input === "string")
+      return parsed.input;
+  } catch {
+    // Cut short by the model: better its own words than nothing.
+  }
+  return json;
 }
 
 /** Drops the usage chunk that we asked for and the client did not. The gate is two native searches: most frames hold neither text. */
@@ -107,20 +203,23 @@ function isUsageOnly(frame: Buffer): boolean {
 }
 
 /** A whole answer as one JSON object. */
-export function renderWhole(options: WriterOptions, events: readonly StreamEvent[]): string {
-  const whole = foldEvents(events);
-  const reason = FINISH_REASONS[whole.reason];
+export function renderWhole(options: WriterOptions, fold: AnswerFold): string {
+  const said = (kind: "text" | "refusal" | "reasoning") =>
+    fold.blocks.flatMap((block) => (block.kind === kind ? [block.text] : [])).join("");
+  const calls = fold.blocks.flatMap((block) => (block.kind === "toolCall" ? [wholeCall(block)] : []));
+  const [text, refusal, reasoning] = [said("text"), said("refusal"), said("reasoning")];
+  const reason = FINISH_REASONS[fold.reason ?? "unknown"];
   const choice =
     options.format === "openai-completion"
-      ? textChoice(whole.text, reason)
+      ? textChoice(text, reason)
       : {
           index: 0,
           message: {
             role: "assistant",
-            content: whole.text === "" && whole.toolCalls.length > 0 ? null : whole.text,
-            refusal: null,
-            ...(whole.reasoning === "" ? {} : { reasoning_content: whole.reasoning }),
-            ...(whole.toolCalls.length === 0 ? {} : { tool_calls: whole.toolCalls }),
+            content: text === "" && (calls.length > 0 || refusal !== "") ? null : text,
+            refusal: refusal === "" ? null : refusal,
+            ...(reasoning === "" ? {} : { reasoning_content: reasoning }),
+            ...(calls.length === 0 ? {} : { tool_calls: calls }),
           },
           logprobs: null,
           finish_reason: reason,
@@ -128,33 +227,18 @@ export function renderWhole(options: WriterOptions, events: readonly StreamEvent
   return JSON.stringify({
     ...chunkHead(options, false),
     choices: [choice],
-    ...(whole.usage === undefined ? {} : { usage: toOpenAiUsage(whole.usage) }),
+    ...(fold.usage === undefined ? {} : { usage: toOpenAiUsage(fold.usage) }),
   });
 }
 
-function foldEvents(events: readonly StreamEvent[]) {
-  let text = "";
-  let reasoning = "";
-  let reason: FinishReason = "unknown";
-  let usage: Usage | undefined;
-  const calls: { id: string; type: "function"; function: { name: string; arguments: string } }[] = [];
-  for (const event of events) {
-    if (event.kind === "text") text += event.text;
-    else if (event.kind === "reasoning") reasoning += event.text;
-    else if (event.kind === "usage") usage = { ...usage, ...event.usage };
-    else if (event.kind === "finish") reason = event.reason;
-    else if (event.kind === "toolCall") {
-      const call = (calls[event.index] ??= {
-        id: event.callId ?? "",
-        type: "function",
-        function: { name: "", arguments: "" },
-      });
-      call.id = event.callId ?? call.id;
-      call.function.name += event.name ?? "";
-      call.function.arguments += event.arguments;
-    }
-  }
-  return { text, reasoning, reason, usage, toolCalls: calls.filter(Boolean) };
+function wholeCall(call: ToolCallBlock): object {
+  if (call.isCustom === true)
+    return { id: call.callId, type: "custom", custom: { name: call.name, input: customInput(call.arguments) } };
+  return {
+    id: call.callId,
+    type: "function",
+    function: { name: call.name, arguments: argumentsOf(call.arguments) },
+  };
 }
 
 function chunkHead(options: WriterOptions, isStream: boolean): object {
@@ -173,15 +257,6 @@ function chatChoice(delta: object, finishReason: string | null): object {
 
 function textChoice(text: string, finishReason: string | null): object {
   return { index: 0, text, logprobs: null, finish_reason: finishReason };
-}
-
-function toolCallDelta(event: Extract<StreamEvent, { kind: "toolCall" }>): object {
-  const start = event.callId === undefined ? {} : { id: event.callId, type: "function" };
-  return {
-    index: event.index,
-    ...start,
-    function: { ...(event.name === undefined ? {} : { name: event.name }), arguments: event.arguments },
-  };
 }
 
 /** OpenAI's fields are required: an unknown count is null, never 0. */

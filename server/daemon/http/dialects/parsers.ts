@@ -1,0 +1,22 @@
+/** Every client dialect's chat requests: one line each, used on the main loop for small bodies and in a worker for large ones. */
+import type { ParsedChat } from "./chat-facts.ts";
+import { OPENAI_MEMBERS, type OpenAiOwn, parseChat } from "./openai-request.ts";
+
+/** What each dialect keeps for its own writer. */
+export interface ChatOwn {
+  readonly "openai-chat": OpenAiOwn;
+}
+export type ChatDialect = keyof ChatOwn;
+
+export interface ChatParser<Own> {
+  /** @throws UserError `invalid_json` | `invalid_params` */
+  parse(body: Buffer): ParsedChat<Own>;
+  /** The top-level members that are set before a body is relayed. */
+  readonly members: readonly string[];
+}
+
+export const CHAT_PARSERS: { readonly [Name in ChatDialect]: ChatParser<ChatOwn[Name]> } = {
+  "openai-chat": { parse: parseChat, members: OPENAI_MEMBERS },
+};
+
+export const isChatDialect = (name: string): name is ChatDialect => name in CHAT_PARSERS;
