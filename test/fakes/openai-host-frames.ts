@@ -1,6 +1,6 @@
 /** The bytes of the fake OpenAI-compatible host's answers: pure, from a script and a request to frames or one JSON text. */
 import { createHash } from "node:crypto";
-import type { ChatBody, CompletionBody, EmbeddingsBody, Script, WireFormat } from "./openai-host-script.ts";
+import type { ChatBody, CompletionBody, EmbeddingsBody, Script } from "./openai-host-script.ts";
 
 /** What an answer is made of, once script and request are put together. */
 export interface Answer {
@@ -139,20 +139,6 @@ export function wholeBody(answer: Answer): string {
     ],
     ...(answer.usageInBody ? { usage: usageOf(answer, answer.tokens.length + toolCalls.length) } : {}),
   });
-}
-
-/** `{"a":1,…}` → `data: {"a":1,…}\n\n`, in the script's wire format. */
-export function renderFrame(payload: string, options: { readonly wire: WireFormat; readonly index: number }): Buffer {
-  const { wire, index } = options;
-  const lineEnd = wire.lineEnd ?? "\n";
-  const isPinged = wire.commentEvery !== undefined && index % wire.commentEvery === 0;
-  const comment = isPinged ? `: ping ${index}${lineEnd}${lineEnd}` : "";
-  // A line break between two members of an object is white space to JSON; between two data lines SSE puts exactly that.
-  const comma = wire.multiLineData === true ? payload.indexOf(',"') : -1;
-  const lines = comma < 0 ? [payload] : [payload.slice(0, comma + 1), payload.slice(comma + 1)];
-  const data = lines.map((line) => `data: ${line}${lineEnd}`).join("");
-  const isBare = payload === "[DONE]" && wire.unterminatedLastFrame === true;
-  return Buffer.from(isBare ? `${comment}data: ${payload}` : `${comment}${data}${lineEnd}`);
 }
 
 /** Deterministic unit vectors: equal texts get equal ones. */

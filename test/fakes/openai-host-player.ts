@@ -1,9 +1,10 @@
 /** Plays one scripted answer of the fake OpenAI-compatible host: its frames onto the player of all hosts. */
 import type { ServerResponse } from "node:http";
 import { type Frame, htmlPage, type Play, playFrames, playWholeBody } from "./host-player.ts";
-import { type Answer, composeAnswer, errorBody, renderFrame, streamSteps, wholeBody } from "./openai-host-frames.ts";
+import { type Answer, composeAnswer, errorBody, streamSteps, wholeBody } from "./openai-host-frames.ts";
 import type { ChatBody, CompletionBody, ErrorStatus, Script, WireFormat } from "./openai-host-script.ts";
 import { type Exchange, sendJson } from "./scripted-host.ts";
+import { renderFrame } from "./sse-frame.ts";
 
 export async function playAnswer(exchange: Exchange<Script>, body: ChatBody | CompletionBody): Promise<void> {
   const { script, response, progress, signal, request } = exchange;
@@ -16,7 +17,8 @@ export async function playAnswer(exchange: Exchange<Script>, body: ChatBody | Co
     progress,
     signal,
     fault,
-    errorInBand: () => (body.stream === true ? renderFrame(error, { wire, index: 1 }) : Buffer.from(error)),
+    errorInBand: () =>
+      body.stream === true ? renderFrame(error, { wire, index: 1, isLast: false }) : Buffer.from(error),
     msPerToken: script.msPerToken,
     firstTokenMs: script.firstTokenMs,
     writeBytes: wire.writeBytes,
@@ -39,7 +41,10 @@ function* framesOf(answer: Answer, wire: WireFormat): Generator<Frame> {
   let index = 0;
   for (const step of streamSteps(answer)) {
     if (step.payload === "[DONE]" && wire.omitDone === true) return;
-    yield { bytes: renderFrame(step.payload, { wire, index }), isToken: step.isToken };
+    yield {
+      bytes: renderFrame(step.payload, { wire, index, isLast: step.payload === "[DONE]" }),
+      isToken: step.isToken,
+    };
     index += 1;
   }
 }

@@ -19,6 +19,7 @@ import {
   type Script,
 } from "./openai-host-script.ts";
 import {
+  type Asked,
   type Exchange,
   type FakeHost,
   type ReceivedRequest,
@@ -52,7 +53,7 @@ export async function startOpenAiHost(options: OpenAiHostOptions = {}): Promise<
     models: options.models ?? ["test-model"],
     script: options.script ?? {},
     describe: (request) => request,
-    admit: ({ headers }, response) => admit(headers.authorization, { apiKey: options.apiKey, response }),
+    admit: (asked) => admit(asked, options.apiKey),
     serve: (exchange, own) => serve(exchange, { host: own, options }),
     unmodelledBody: (what) => errorBody({ message: what, type: "not_modelled", code: null }),
   });
@@ -64,11 +65,8 @@ interface Desk {
   readonly options: OpenAiHostOptions;
 }
 
-function admit(
-  authorization: string | undefined,
-  { apiKey, response }: { readonly apiKey: string | undefined; readonly response: ServerResponse },
-): boolean {
-  if (apiKey === undefined || authorization === `Bearer ${apiKey}`) return true;
+function admit({ request, response }: Asked, apiKey: string | undefined): boolean {
+  if (apiKey === undefined || request.headers.authorization === `Bearer ${apiKey}`) return true;
   refuseWith(response, { code: 401, message: "Incorrect API key provided.", errorCode: "invalid_api_key" });
   return false;
 }

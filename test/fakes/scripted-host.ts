@@ -43,6 +43,8 @@ export interface FakeHost<Script extends object, Request extends ReceivedRequest
   readonly requests: readonly ReceivedRequest[];
   /** What it was asked and does not model. */
   readonly violations: readonly string[];
+  /** What it refused by a rule of the provider, in the words that it answered with: wrong keys, unknown models, broken rules. Scripted errors are not here. */
+  readonly refusals: readonly string[];
   readonly openRequests: number;
   /** From now on every request is answered by `source`. */
   play(source: SourceOf<Script, Request>): void;
@@ -62,10 +64,14 @@ export interface Progress {
   faulted(): void;
 }
 
-/** One request that waits for its answer. */
-export interface Exchange<Script extends object> {
+/** A request and where its answer goes. */
+export interface Asked {
   readonly request: ReceivedRequest;
   readonly response: ServerResponse;
+}
+
+/** One request that waits for its answer. */
+export interface Exchange<Script extends object> extends Asked {
   readonly script: Script;
   /** Whether a function chose the script by this very request: then it holds for routes other than the answering ones, too. */
   readonly isChosen: boolean;
@@ -81,7 +87,7 @@ export interface HostPlan<Script extends object, Request extends ReceivedRequest
   /** What a script's function is shown of a request. */
   readonly describe: (request: ReceivedRequest) => Request;
   /** Whether the request has the right key; where not, it is answered here, and no script is used up. */
-  readonly admit: (request: ReceivedRequest, response: ServerResponse) => boolean;
+  readonly admit: (asked: Asked, host: ScriptedHost<Script, Request>) => boolean;
   /** Answers one request; what it throws is a violation. */
   readonly serve: (exchange: Exchange<Script>, host: ScriptedHost<Script, Request>) => Promise<void>;
   /** The body of a 501, in the provider's error shape. */
@@ -105,6 +111,7 @@ export class ScriptedHost<Script extends object, Request extends ReceivedRequest
   readonly models: readonly string[];
   readonly requests: MutableRequest[] = [];
   readonly violations: string[] = [];
+  readonly refusals: string[] = [];
   readonly #plan: HostPlan<Script, Request>;
   readonly #queue: SourceOf<Script, Request>[] = [];
   readonly #changes = new EventEmitter().setMaxListeners(0);
@@ -195,7 +202,7 @@ export class ScriptedHost<Script extends object, Request extends ReceivedRequest
   async #serve(message: IncomingMessage, response: ServerResponse): Promise<void> {
     const gone = new AbortController();
     const record = await this.#record(message, response, gone);
-    if (record === undefined || !this.#plan.admit(record, response)) return;
+    if (record === undefined || !this.#plan.admit({ request: record, response }, this)) return;
     const { signal } = gone;
     const progress = this.#progressOf(record, response);
     await this.#plan
