@@ -14,6 +14,7 @@ import type { Log } from "../../platform/log.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { SlotQueue } from "../gpu/queue.ts";
 import { localityOf } from "./locality.ts";
+import { type Infill, infillOf } from "./ollama-infill.ts";
 import { refusalError } from "./ollama-refusal.ts";
 import type { Body } from "./ollama-request.ts";
 
@@ -93,6 +94,8 @@ export class OllamaHostClient {
   readonly #locality: Locality;
   readonly #descriptions = new Map<string, Description>();
   readonly #numCtx = new Map<string, number>();
+  /** Of models that fill in by the words of their family; others do it by their template, or not at all. */
+  readonly #infills = new Map<string, Infill>();
   readonly #queues = new Map<string, SlotQueue>();
   #models: ReadonlyMap<string, { readonly contextLength: number | undefined; readonly isRemote: boolean }> = new Map();
   #status: ProviderStatus;
@@ -148,6 +151,11 @@ export class OllamaHostClient {
     return decided;
   }
 
+  /** How a suffix is sent to a model whose template has no place for one. */
+  infillFor(model: ModelInfo): Infill | undefined {
+    return this.#infills.get(shortName(model.name));
+  }
+
   queueFor(model: ModelInfo): SlotQueue {
     const key = shortName(model.name);
     const known = this.#queues.get(key);
@@ -193,6 +201,9 @@ export class OllamaHostClient {
     const can = (capability: string) => capabilities.includes(capability);
     const remote = isRemote(tag);
     const key = shortName(tag.name);
+    const infill = can("insert") || !can("completion") || remote ? undefined : infillOf(tag.name);
+    if (infill === undefined) this.#infills.delete(key);
+    else this.#infills.set(key, infill);
     return {
       ref: modelRefSchema.parse(`ollama/${key}@${this.name}`),
       provider: "ollama",
@@ -202,7 +213,7 @@ export class OllamaHostClient {
       capabilities: {
         chat: can("completion"),
         complete: can("completion"),
-        fim: can("insert"),
+        fim: can("insert") || infill !== undefined,
         embeddings: can("embedding"),
         tools: can("tools"),
         vision: can("vision"),

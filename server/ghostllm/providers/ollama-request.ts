@@ -10,6 +10,7 @@ import type { ModelInfo } from "../../../protocol/model.ts";
 import { UserError } from "../../base/errors.ts";
 import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling } from "../stream.ts";
 import { OPENAI_NAMES, type WireFunction, wireTools } from "../tool-names.ts";
+import type { Infill } from "./ollama-infill.ts";
 
 export type Body = Readonly<Record<string, unknown>>;
 
@@ -17,6 +18,8 @@ export interface RequestSettings {
   readonly numCtx: number;
   /** A Go duration; how long the model stays loaded after its last request. */
   readonly keepAlive: string;
+  /** The words of the model's family, where its template has no place for a suffix. */
+  readonly infill?: Infill | undefined;
 }
 
 /**
@@ -64,18 +67,20 @@ export function completionBody(
       `${model.ref} cannot fill in before a suffix: its template has no place for one`,
     );
   }
-  if (request.prefix === "") {
+  const infill = request.suffix === "" ? undefined : settings.infill;
+  if (request.prefix === "" && infill === undefined) {
     // With an empty prompt Ollama only loads the model.
     throw new UserError("invalid_params", `${model.ref} needs some text to continue`, { details: { field: "prefix" } });
   }
   const { prefix, suffix } = request.overflow === "trim" ? trimToFit(request, settings.numCtx) : request;
   checkFits(prefix.length + suffix.length, model, settings);
+  const stop = [...request.output.stop, ...(infill?.stop ?? [])];
   return {
     body: {
-      ...common(request, model, settings),
-      prompt: prefix,
+      ...common({ ...request, output: { ...request.output, stop } }, model, settings),
+      prompt: infill === undefined ? prefix : infill.prompt(prefix, suffix),
       // Raw: the model continues the text itself instead of answering it as a message. With a suffix its template places the FIM tokens.
-      ...(suffix === "" ? { raw: true } : { suffix }),
+      ...(suffix === "" || infill !== undefined ? { raw: true } : { suffix }),
       // A thinking model would think about a completion, too.
       think: false,
       ...formatOf(request.output),

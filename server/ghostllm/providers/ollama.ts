@@ -133,7 +133,8 @@ class Calls {
   complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
     if (!model.capabilities.complete) return Promise.reject(missing(model, "continue text"));
     return this.#travel(model, signal, async (journey) => {
-      const { body, trimmedCharacters } = completionBody(request, model, this.#settings(journey));
+      const settings = { ...this.#settings(journey), infill: journey.host.infillFor(model) };
+      const { body, trimmedCharacters } = completionBody(request, model, settings);
       return this.#open(journey, model, { path: "/api/generate", body, lane: request.lane, trimmedCharacters });
     });
   }
