@@ -24,7 +24,7 @@ test("every setting stands in the manual with its default", () => {
     // The names that the examples choose themselves are not settings.
     const name =
       path
-        .replace(/\.(code|"?fast-code"?|"?deepseek-coder-v2"?|qwen-coder)$/, "")
+        .replace(/\.(code|"?fast-code"?|"?deepseek-coder-v2"?|qwen-coder|my-gpt)$/, "")
         .split(".")
         .at(-1) ?? "";
     assert.ok(manual.includes(`\n| \`${name}\` |`), path);

@@ -18,20 +18,27 @@ test("without XDG variables everything lies under the home folder, and the socke
     dataDir: "/home/ada/.local/share/ghoststack",
     runtimeDir: "/tmp/ghoststack-1000",
     socket: "/tmp/ghoststack-1000/ghostd-1.sock",
+    stateDir: "/home/ada/.local/state/ghoststack",
   });
 });
 
 test("XDG variables move the folders; relative and empty ones are ignored", () => {
   const moved = defaultPaths(
-    environment({ XDG_CONFIG_HOME: "/c", XDG_DATA_HOME: "/d/", XDG_RUNTIME_DIR: "/run/user/1000" }),
+    environment({
+      XDG_CONFIG_HOME: "/c",
+      XDG_DATA_HOME: "/d/",
+      XDG_RUNTIME_DIR: "/run/user/1000",
+      XDG_STATE_HOME: "/s",
+    }),
     {},
     2,
   );
   assert.equal(moved.configFile, "/c/ghoststack/ghost.toml");
   assert.equal(moved.dataDir, "/d/ghoststack");
   assert.equal(moved.socket, "/run/user/1000/ghoststack/ghostd-2.sock");
+  assert.equal(moved.stateDir, "/s/ghoststack");
   const ignored = defaultPaths(
-    environment({ XDG_CONFIG_HOME: "c", XDG_DATA_HOME: "", XDG_RUNTIME_DIR: "./run" }),
+    environment({ XDG_CONFIG_HOME: "c", XDG_DATA_HOME: "", XDG_RUNTIME_DIR: "./run", XDG_STATE_HOME: "s" }),
     {},
     1,
   );
@@ -45,6 +52,7 @@ test("flags win, are made absolute and normal, and warden.toml follows --config"
   assert.equal(paths.wardenFile, "/etc/g/warden.toml");
   assert.equal(paths.dataDir, "/data/x");
   assert.equal(paths.runtimeDir, `${process.cwd()}/run`);
+  assert.equal(paths.stateDir, undefined, "without a home folder there is none, which is for those to say who need it");
 });
 
 test("a socket path that the system cannot hold is refused with advice, counted in bytes", () => {

@@ -22,6 +22,8 @@ export interface GhostPaths {
   readonly dataDir: string;
   readonly runtimeDir: string;
   readonly socket: string;
+  /** What belongs to this machine and is no data, such as the key of stored keys; undefined where there is no home folder. */
+  readonly stateDir: string | undefined;
 }
 
 /** `sun_path` has 104 bytes on macOS and the BSDs and 108 on Linux (unix(7)), the last of which is the closing zero: what fits everywhere. */
@@ -51,13 +53,20 @@ export function defaultPaths(environment: Environment, flags: PathFlags, protoco
     );
   }
   const configDir = dirname(configFile);
-  return { configDir, configFile, wardenFile: join(configDir, "warden.toml"), dataDir, runtimeDir, socket };
+  const wardenFile = join(configDir, "warden.toml");
+  return { configDir, configFile, wardenFile, dataDir, runtimeDir, socket, stateDir: stateDir(environment) };
 }
 
 /** "All paths set in these environment variables must be absolute. If […] relative […] ignore it." Empty counts as unset. */
 function xdg(environment: Environment, name: string): string | undefined {
   const value = environment.get(name);
   return value !== undefined && isAbsolute(value) ? value : undefined;
+}
+
+function stateDir(environment: Environment): string | undefined {
+  const state = xdg(environment, "XDG_STATE_HOME");
+  if (state !== undefined) return join(state, "ghoststack");
+  return isAbsolute(environment.homeDir) ? join(environment.homeDir, ".local/state/ghoststack") : undefined;
 }
 
 function inHome(environment: Environment, folder: string): string {

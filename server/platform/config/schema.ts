@@ -5,39 +5,16 @@
  */
 import { z } from "zod";
 import { localitySchema } from "../../../protocol/model.ts";
-
-interface About {
-  readonly description: string;
-  readonly unit?: string;
-  /** What to write after `name =`. */
-  readonly example?: string;
-  /** What stands in the column for defaults where there is no fixed one. */
-  readonly otherwise?: string;
-  /** What is expected, where the type alone does not say it. */
-  readonly expects?: string;
-}
-const about = (texts: About): z.GlobalMeta => ({ ...texts });
-
-/** A table that may be left out: its settings then have their defaults. */
-const section = <Shape extends z.core.$ZodShape>(description: string, shape: Shape) =>
-  z.strictObject(shape).meta(about({ description }));
-
-/** Names become part of model names (`lmstudio/…`, `ollama/…@ws4090`), so they hold neither `/` nor `@`. */
-const name = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
-const named = <Value extends z.ZodType>(value: Value) => z.record(name, value);
-
-const isNormalPath = (path: string) => path.startsWith("/") && !/\/(\.{0,2})(\/|$)/.test(path);
-
-/** An address without user, query or fragment: those would carry secrets (1) or be lost when paths are appended. */
-const httpUrl = z.string().refine((text) => {
-  const url = URL.parse(text);
-  if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) return false;
-  return url.username === "" && url.password === "" && url.search === "" && url.hash === "";
-});
-const URL_EXPECTED = "an http:// or https:// address without user, query and fragment";
-
-const pattern = z.string().min(1).max(256);
-const patterns = z.array(pattern).min(1).max(64);
+import {
+  anthropicSection,
+  azureSection,
+  claudeCodeSection,
+  copilotSection,
+  geminiSection,
+  openAiSection,
+  xaiSection,
+} from "./accounts.ts";
+import { about, httpUrl, isNormalPath, name, named, pattern, patterns, section, URL_EXPECTED } from "./setting.ts";
 
 const httpSection = section("The HTTP front. It listens on 127.0.0.1 only.", {
   port: z
@@ -331,7 +308,18 @@ const contextSection = section("Where conversations are kept.", {
 });
 
 /** Names that would hide our own providers and virtual models in `provider/model`. */
-const RESERVED_PROVIDERS: ReadonlySet<string> = new Set(["embedded", "ollama", "ghost"]);
+const RESERVED_PROVIDERS: ReadonlySet<string> = new Set([
+  "embedded",
+  "ollama",
+  "ghost",
+  "anthropic",
+  "openai",
+  "azure",
+  "xai",
+  "gemini",
+  "copilot",
+  "claude-code",
+]);
 const compatibleName = name.refine((text) => !RESERVED_PROVIDERS.has(text));
 
 export const configSchema = z.strictObject({
@@ -342,6 +330,13 @@ export const configSchema = z.strictObject({
       embedded: embeddedSection.prefault({}),
       ollama: ollamaSection.prefault({}),
       compatible: z.record(compatibleName, compatibleServer).default({}),
+      anthropic: anthropicSection.prefault({}),
+      openai: openAiSection.prefault({}),
+      azure: azureSection.prefault({}),
+      xai: xaiSection.prefault({}),
+      gemini: geminiSection.prefault({}),
+      copilot: copilotSection.prefault({}),
+      claude_code: claudeCodeSection.prefault({}),
     })
     .prefault({}),
   routing: routingSection.prefault({}),
@@ -358,15 +353,7 @@ type DeepReadonly<Value> = Value extends readonly (infer Item)[]
 export type GhostConfig = DeepReadonly<z.output<typeof configSchema>>;
 
 /** Sections of later versions: a file that has them is accepted today, with a warning. */
-export const LATER_SECTIONS: readonly (readonly string[])[] = [
-  ["providers", "anthropic"],
-  ["providers", "openai"],
-  ["providers", "xai"],
-  ["providers", "gemini"],
-  ["providers", "copilot"],
-  ["quotas"],
-  ["jarvis"],
-];
+export const LATER_SECTIONS: readonly (readonly string[])[] = [["quotas"], ["jarvis"]];
 
 /** The part of a JSON Schema that the error messages and the manual read. */
 export const schemaNode = z.looseObject({
