@@ -278,23 +278,23 @@ async function* pullModel(
   }
 }
 
-/** A download that breaks off is resumed with the same request: one answer covers that many tries of one address. */
-const DOWNLOAD_TRIES = 4;
+/** A download that breaks off is resumed with the same request: one answer covers that many tries of one address. Beyond them it is asked about anew. */
+const DOWNLOAD_TRIES = 16;
 
 /** The permits of one download: each address is asked about once, and again only when its tries are used up. */
 class DownloadPermits implements Disposable {
-  readonly #ask: (effects: readonly EffectRequest[]) => ReturnType<Warden["authorizePlan"]>;
+  readonly #ask: (effect: EffectRequest) => ReturnType<Warden["authorizePlan"]>;
   readonly #granted = new Map<string, { readonly permits: PermitSet; left: number }>();
 
   constructor(warden: Warden, actor: Actor, why: string, signal: AbortSignal) {
-    this.#ask = (effects) => warden.authorizePlan({ effects }, actor, why, signal);
+    this.#ask = (effect) => warden.authorizePlan({ effects: [effect], tries: DOWNLOAD_TRIES }, actor, why, signal);
   }
 
   async take(effect: EffectRequest): Promise<Permit> {
     const key = effectKey(effect);
     let known = this.#granted.get(key);
     if (known === undefined || known.left === 0) {
-      const result = await this.#ask(Array.from({ length: DOWNLOAD_TRIES }, () => effect));
+      const result = await this.#ask(effect);
       if (result.kind !== "granted") throw toError(result);
       known = { permits: result.permits, left: DOWNLOAD_TRIES };
       this.#granted.set(key, known);

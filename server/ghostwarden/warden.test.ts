@@ -201,6 +201,47 @@ test("a plan with several effects is one question, and a yes gives a permit for 
   ]);
 });
 
+test("the tries of one effect have a permit each, and one row: how the last of them ended", async (context) => {
+  const stage = await setUp(context);
+  const { asked } = stage.answerAll("allow_once");
+  const result = await stage.warden.authorizePlan({ effects: [get("/a"), get("/b")], tries: 3 }, actor, "why", never);
+  assert.deepEqual(asked, [
+    ["net.http GET https://example.com/a (up to 3 times)", "net.http GET https://example.com/b (up to 3 times)"],
+  ]);
+  {
+    using permits = permitsOf(result);
+    permits.take(get("/a")).spend(get("/a")).settle({ kind: "failed", detail: "the line broke" });
+    permits.take(get("/a")).spend(get("/a")).settle({ kind: "done" });
+    permits.take(get("/a"));
+    assert.throws(() => permits.take(get("/a")), { code: "internal" });
+  }
+  const row = (path: string) => ({
+    capability: "net.http",
+    resource: `GET https://example.com${path}`,
+    decision: "approved",
+    decidedBy: "client cli-1",
+  });
+  assert.deepEqual(await rowsOf(stage), [
+    { ...row("/a"), outcome: "done", detail: "at the try number 2" },
+    { ...row("/b"), outcome: "none", detail: "not used" },
+  ]);
+});
+
+test("a row is open as long as one of its tries is", async (context) => {
+  const stage = await setUp(context, '[capabilities]\nnet.http = "allow"');
+  const permits = permitsOf(await stage.warden.authorizePlan({ effects: [get("/a")], tries: 2 }, actor, "why", never));
+  const [first, second] = [permits.take(get("/a")).spend(get("/a")), permits.take(get("/a")).spend(get("/a"))];
+  permits[Symbol.dispose]();
+  second.settle({ kind: "failed", detail: "no" });
+  const outcomes = async () => (await stage.warden.ledger.list(ada, LIST)).map(({ outcome }) => outcome);
+  assert.deepEqual(await outcomes(), ["unknown"]);
+  first.settle({ kind: "done" });
+  assert.deepEqual(
+    (await rowsOf(stage)).map(({ outcome }) => outcome),
+    ["done"],
+  );
+});
+
 test("a no of a person is a denial that names its rule and its face", async (context) => {
   const stage = await setUp(context);
   stage.answerAll("reject_once");

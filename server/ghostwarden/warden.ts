@@ -1,7 +1,8 @@
 /**
  * GhostWarden: nothing of ours acts without its permit (I4).
  *
- * 1. A plan is decided as a whole: one decision, then one single-use permit for each effect, or none at all. Deny wins over prompt, prompt over allow.
+ * 1. A plan is decided as a whole: one decision, then a single-use permit for each try of each effect, or none at all. Deny wins over prompt,
+ *    prompt over allow.
  * 2. What was judged is what was shown and what the permit covers: the effects are copied before anything else happens.
  * 3. The ledger's rows are written before a permit exists; when they cannot be, there is no permit.
  * 4. Rules may change while a question is open: a rule that denies by then wins over the answer.
@@ -34,6 +35,11 @@ export { toError } from "./refusal.ts";
 export interface Plan {
   /** In the order in which they will happen; 1 to 256. */
   readonly effects: readonly EffectRequest[];
+  /**
+   * How often each may be tried, where it may break off and go on: 1 where absent. Each try has its permit; all tries of an effect are one row of the
+   * ledger, which holds the outcome of the last.
+   */
+  readonly tries?: number;
   /** For the person who is asked: what will happen, in the actor's words. */
   readonly preview?: string;
   /** Of everything that the preview rests on; the ledger keeps it. */
@@ -175,19 +181,19 @@ class LocalWarden implements Warden {
   async authorizePlan(plan: Plan, actor: Actor, why: string, signal: AbortSignal): Promise<PlanResult> {
     assert(plan.effects.length > 0, "a plan without effects needs no permit");
     const effects = structuredClone(plan.effects);
-    const digest = plan.digest;
+    const { digest, tries = 1 } = plan;
     const judged = this.#judgeAll(effects);
     const denial = denialOf(judged) ?? unshowable(judged);
     if (denial !== undefined) return this.#refuse(judged, actor, denial);
     const asking = judged.find(({ decision }) => decision.verdict === "prompt");
-    if (asking === undefined) return this.#grant({ judged, actor, signal, digest, by: undefined });
+    if (asking === undefined) return this.#grant({ judged, actor, signal, digest, tries, by: undefined });
 
     const answer = await this.#desk.ask(
       {
         userId: actor.userId,
         actor: describeActor(actor),
         reason: plan.preview === undefined ? why : `${why}\n${plan.preview}`,
-        effects: countEqual(effects.map(describeForPeople)),
+        effects: countEqual(effects.map(describeForPeople), tries),
       },
       signal,
     );
@@ -196,7 +202,7 @@ class LocalWarden implements Warden {
     // Rules may have changed while the question was open (4).
     const denied = denialOf(this.#judgeAll(effects));
     if (denied !== undefined) return this.#refuse(judged, actor, denied);
-    return this.#grant({ judged, actor, signal, digest, by: "by" in answer ? answer.by : undefined });
+    return this.#grant({ judged, actor, signal, digest, tries, by: "by" in answer ? answer.by : undefined });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -213,10 +219,11 @@ class LocalWarden implements Warden {
     readonly actor: Actor;
     readonly signal: AbortSignal;
     readonly digest: string | undefined;
+    readonly tries: number;
     /** The face that said yes; undefined where no question was needed. */
     readonly by: ClientId | undefined;
   }): Promise<PlanResult> {
-    const { judged, actor, signal, digest, by } = input;
+    const { judged, actor, signal, digest, tries, by } = input;
     const entries = judged.map(({ effect, decision }): LedgerEntry => {
       const asked = by !== undefined && decision.verdict === "prompt";
       return {
@@ -232,16 +239,19 @@ class LocalWarden implements Warden {
       for (const effectId of effectIds) this.#ledger.settle(effectId, "none", "withdrawn before it began");
       return { kind: "withdrawn", reason: WITHDRAWN };
     }
-    const permits = judged.map(({ effect }, index) => ({
-      effect,
-      permit: new Permit(effect, (report) => this.#settle(effectIds[index] ?? "", report)),
-    }));
+    const permits = judged.flatMap(({ effect }, index) => {
+      const report = afterAll(tries, (last, used) => this.#settle(effectIds[index] ?? "", last, used));
+      return Array.from({ length: tries }, () => ({ effect, permit: new Permit(effect, report) }));
+    });
     return { kind: "granted", permits: new PermitSet(permits) };
   }
 
-  #settle(effectId: string, report: PermitReport): void {
+  #settle(effectId: string, report: PermitReport, used: number): void {
     if (report.kind === "unused") this.#ledger.settle(effectId, "none", "not used");
-    else this.#ledger.settle(effectId, report.kind, report.kind === "failed" ? report.detail : undefined);
+    else {
+      const detail = report.kind === "failed" ? report.detail : used > 1 ? `at the try number ${used}` : undefined;
+      this.#ledger.settle(effectId, report.kind, detail);
+    }
   }
 
   async #refuse(judged: readonly Judged[], actor: Actor, refusal: Refusal): Promise<Refusal> {
@@ -281,10 +291,25 @@ class LocalWarden implements Warden {
 
 const isChange = ({ effect }: Judged): boolean => CAPABILITY_DEFAULTS[effect.capability].changes;
 
-/** Equal effects stand once, with their number: a download that may be resumed asks for several permits of one kind. */
-function countEqual(lines: readonly string[]): readonly string[] {
+/** Waits until each of `tries` permits is used or given back; then tells how the last one that was used ended, and how many were. */
+function afterAll(tries: number, tell: (last: PermitReport, used: number) => void): (report: PermitReport) => void {
+  let left = tries;
+  let used = 0;
+  let last: PermitReport = { kind: "unused" };
+  return (report) => {
+    left -= 1;
+    if (report.kind !== "unused") {
+      used += 1;
+      last = report;
+    }
+    if (left === 0) tell(last, used);
+  };
+}
+
+/** Equal effects stand once, with their number. */
+function countEqual(lines: readonly string[], tries: number): readonly string[] {
   const counts = new Map<string, number>();
-  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + 1);
+  for (const line of lines) counts.set(line, (counts.get(line) ?? 0) + tries);
   return Array.from(counts, ([line, count]) => (count === 1 ? line : `${line} (up to ${count} times)`));
 }
 

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
+import { z } from "zod";
+import { ledgerRowSchema } from "../../protocol/ledger.ts";
 import { modelPullUpdate } from "../../protocol/model.ts";
 import { missingTools } from "../../tools/system-tools.ts";
 import { type DownloadHost, startDownloadHost } from "../fakes/download-host.ts";
@@ -48,6 +50,13 @@ test("a download that is cut twice resumes by itself, is checked, and the model 
   assert.ok(updates.some(({ kind }) => kind === "retrying"));
   const done = updates.at(-1);
   assert.ok(done?.kind === "done" && done.sha256 === sha256);
+  const ledger = JSON.parse((await runGhost(["ledger", "--json"], { env: lenient.env })).stdout);
+  const rows = z.object({ rows: z.array(ledgerRowSchema) }).parse(ledger).rows;
+  assert.deepEqual(
+    rows.filter(({ resource }) => resource === `GET ${source()}`).map(({ outcome, detail }) => [outcome, detail]),
+    [["done", "at the try number 3"]],
+    "one row an address",
+  );
   assert.match((await runGhost(["models"], { env: lenient.env })).stdout, /embedded\/cut +machine/);
   const file = new URL("../../server/base/text.ts", import.meta.url).pathname;
   assert.equal((await runGhost(["complete", `${file}:20`, "-m", "embedded/cut"], { env: lenient.env })).code, 0);
