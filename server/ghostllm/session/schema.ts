@@ -42,4 +42,15 @@ export const transcriptMigrations: readonly (readonly string[])[] = [
       answer_id TEXT NOT NULL, sequence INTEGER NOT NULL, user_id TEXT NOT NULL, body TEXT NOT NULL,
       PRIMARY KEY (answer_id, sequence)) WITHOUT ROWID`,
   ],
+  [
+    // The whole hash with user and time took most of the pages that a commit touches: a hash is at a random place in it.
+    `CREATE INDEX entries_by_prefix_start ON entries (substr(prefix_hash, 1, 8)) WHERE prefix_hash IS NOT NULL`,
+    `DROP INDEX entries_by_prefix`,
+  ],
+  [
+    `CREATE TABLE kept_turns (
+      user_id TEXT NOT NULL, call_id TEXT NOT NULL, body TEXT NOT NULL, created_at REAL NOT NULL,
+      PRIMARY KEY (user_id, call_id)) WITHOUT ROWID`,
+    `CREATE INDEX kept_turns_by_time ON kept_turns (created_at)`,
+  ],
 ];

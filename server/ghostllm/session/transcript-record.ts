@@ -44,6 +44,8 @@ const partSchema = z.discriminatedUnion("kind", [
   }),
   z.object({ kind: z.literal("reasoning"), text: z.string(), opaque: opaqueSchema.exactOptional() }),
 ]);
+/** What the reasoning keeper stores. */
+export const keptPartsSchema = z.array(partSchema);
 const messageSchema = z.object({ role: roleSchema, parts: z.array(partSchema) });
 /** An entry's body: what was said, free of any dialect. */
 export const entryBodySchema = z.object({ parts: z.array(partSchema), reasoning: z.string().optional() });

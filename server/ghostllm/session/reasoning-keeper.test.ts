@@ -1,0 +1,136 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import fc from "fast-check";
+import { z } from "zod";
+import { userIdSchema } from "../../../protocol/ids.ts";
+import type { Database } from "../../platform/database.ts";
+import type { Log } from "../../platform/log.ts";
+import { StandingPermit } from "../../platform/permit-mint.ts";
+import { openDatabase } from "../../platform/sqlite.ts";
+import { systemClock } from "../../platform/system-clock.ts";
+import { eventsFrame, type Message, type Part, type StreamEvent } from "../stream.ts";
+import { createReasoningKeeper, type ReasoningKeeper } from "./reasoning-keeper.ts";
+import { transcriptMigrations } from "./schema.ts";
+
+const ada = userIdSchema.parse("ada");
+const bob = userIdSchema.parse("bob");
+const silent: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
+
+async function setUp(context: TestContext) {
+  const folder = await mkdtemp(join(tmpdir(), "keeper-"));
+  const permit = new StandingPermit("test", [{ capability: "fs.write", resource: { kind: "path", path: folder } }]);
+  const options = { file: join(folder, "g.db"), migrations: transcriptMigrations, clock: systemClock, log: silent };
+  const { database } = await openDatabase(permit, options);
+  context.after(async () => {
+    await database[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+  return { database, keeper: keeperOf(database) };
+}
+
+const keeperOf = (database: Database) => createReasoningKeeper({ database, clock: systemClock, log: silent });
+
+const TURN: readonly StreamEvent[] = [
+  { kind: "reasoning", text: "let me", block: 0 },
+  { kind: "reasoning", text: " look", block: 0 },
+  { kind: "reasoning", text: "", block: 0, opaque: '{"signature":"S"}' },
+  { kind: "text", text: "Reading." },
+  { kind: "toolCall", index: 2, callId: "a", name: "read", arguments: '{"p":1}' },
+  { kind: "toolCall", index: 3, callId: "b", name: "read", arguments: '{"p":2}', opaque: '"T"' },
+  { kind: "finish", reason: "toolCalls" },
+];
+
+function answer(keeper: ReasoningKeeper, events: readonly StreamEvent[], user = ada): void {
+  const turn = keeper.watch(user, "anthropic");
+  for (const event of events) turn.add(eventsFrame([event]));
+  turn.end();
+}
+
+const call = (callId: string): Part => ({ kind: "toolCall", callId, name: "read", arguments: `{"from":"${callId}"}` });
+const said = (text: string): Part => ({ kind: "text", text });
+const assistant = (...parts: Part[]): Message => ({ role: "assistant", parts });
+const seal = { kind: "reasoning", text: "let me look", opaque: { maker: "anthropic", data: '{"signature":"S"}' } };
+
+test("thinking comes back before its calls, with the client's own text and arguments", async (context) => {
+  const { keeper } = await setUp(context);
+  answer(keeper, TURN);
+  const [message] = await keeper.restore(ada, [assistant(said("Reading."), call("a"), call("b"))]);
+  assert.deepEqual(message?.parts, [
+    seal,
+    said("Reading."),
+    call("a"),
+    { ...call("b"), opaque: { maker: "anthropic", data: '"T"' } },
+  ]);
+});
+
+test("it survives a restart", async (context) => {
+  const { database, keeper } = await setUp(context);
+  answer(keeper, TURN);
+  const row = z.object({ call_id: z.string() });
+  while ((await database.read(row, "SELECT call_id FROM kept_turns", [])).length === 0) await systemClock.sleep(1);
+  const [message] = await keeperOf(database).restore(ada, [assistant(call("a"), call("b"))]);
+  assert.deepEqual(message?.parts[0], seal);
+});
+
+test("another user's call of the same id brings nothing, in memory and from the store", async (context) => {
+  const { database, keeper } = await setUp(context);
+  answer(keeper, TURN);
+  const messages = [assistant(call("a"), call("b"))];
+  assert.equal(await keeper.restore(bob, messages), messages);
+  assert.equal(await keeperOf(database).restore(bob, messages), messages);
+});
+
+test("a turn that the client changed, or that carries its own thinking, is left as it is", async (context) => {
+  const { keeper } = await setUp(context);
+  answer(keeper, TURN);
+  const other = [assistant(call("a"), call("x"))];
+  assert.deepEqual(await keeper.restore(ada, other), other);
+  const own = [assistant({ kind: "reasoning", text: "mine" }, call("a"), call("b"))];
+  assert.equal(await keeper.restore(ada, own), own);
+});
+
+test("answers without calls or without seals are not kept", async (context) => {
+  const { database, keeper } = await setUp(context);
+  answer(keeper, TURN.slice(0, 4));
+  answer(keeper, [{ kind: "reasoning", text: "open" }, ...TURN.slice(4, 5)]);
+  const messages = [assistant(call("a"))];
+  assert.equal(await keeper.restore(ada, messages), messages);
+  assert.deepEqual(await database.read(z.object({ call_id: z.string() }), "SELECT call_id FROM kept_turns", []), []);
+});
+
+test("whatever was kept, no text, call, argument or order of a client's message changes", async (context) => {
+  const { keeper } = await setUp(context);
+  answer(keeper, TURN);
+  const part = fc.oneof(fc.constantFrom(call("a"), call("b"), call("c")), fc.string().map(said));
+  const roles = fc.constantFrom<Message["role"]>("assistant", "user");
+  const messages = fc.array(
+    fc.record({ role: roles, parts: fc.uniqueArray(part, { selector: (one) => JSON.stringify(one) }) }),
+  );
+  await fc.assert(
+    fc.asyncProperty(messages, async (given) => {
+      const restored = await keeper.restore(ada, given);
+      const plain = restored.map(({ role, parts }) => ({
+        role,
+        texts: parts.filter(({ kind }) => kind === "text"),
+        calls: parts.flatMap((one) => (one.kind === "toolCall" ? [{ ...one, opaque: undefined }] : [])),
+      }));
+      const expected = given.map(({ role, parts }) => ({
+        role,
+        texts: parts.filter(({ kind }) => kind === "text"),
+        calls: parts.flatMap((one) => (one.kind === "toolCall" ? [{ ...one, opaque: undefined }] : [])),
+      }));
+      assert.deepEqual(
+        plain.map(({ texts, role }) => ({ texts, role })),
+        expected.map(({ texts, role }) => ({ texts, role })),
+      );
+      for (const [index, { calls }] of plain.entries())
+        assert.deepEqual(
+          new Set(calls.map((one) => JSON.stringify(one))),
+          new Set(expected[index]?.calls.map((one) => JSON.stringify(one))),
+        );
+    }),
+  );
+});

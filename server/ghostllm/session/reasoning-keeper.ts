@@ -1,0 +1,202 @@
+/**
+ * Thinking that a client cannot carry. Providers sign what their models think before they call tools, and want it back with the results; clients of chat
+ * completions or Ollama's API know no field for it. So it is kept here, and put back into the request that brings the results.
+ * 1. Found by the id of the turn's first call, and by user (I15). Only seals, thinking and their order are kept: texts and arguments are always those that
+ *    the client sends.
+ * 2. Kept in memory and in SQLite, so that a restart between a call and its result changes nothing. A loss costs the model its train of thought, never
+ *    the answer: nothing here fails a request.
+ * 3. A relay is not looked into: there the client carries everything itself.
+ */
+import { z } from "zod";
+import type { UserId } from "../../../protocol/ids.ts";
+import type { Clock } from "../../base/clock.ts";
+import type { Database } from "../../platform/database.ts";
+import type { Log } from "../../platform/log.ts";
+import { AnswerFold } from "../frames/answer-fold.ts";
+import type { Frame, Message, Part, StreamEvent } from "../stream.ts";
+import { keptPartsSchema } from "./transcript-record.ts";
+
+/** Tool loops come back within seconds: this many turns are hours of several busy agents. */
+const MAX_TURNS_IN_MEMORY = 512;
+/** Long thinking is some 100 KB; more than this is not worth its memory. */
+const MAX_TURN_CHARACTERS = 512 * 1024;
+/** Sessions are taken up again days later, hardly after weeks. */
+const KEPT_MS = 14 * 24 * 3_600_000;
+const MAX_TURNS_STORED = 10_000;
+/** Pruning after every turn would double its cost. */
+const PRUNE_EVERY = 200;
+
+/** One answer while it streams. */
+export interface KeptTurn {
+  add(frame: Frame): void;
+  /** The answer is whole. */
+  end(): void;
+}
+
+export interface ReasoningKeeper {
+  /** @param maker the id of the provider that answers */
+  watch(userId: UserId, maker: string): KeptTurn;
+  /** The messages with what was kept in its places; the same array where nothing was. */
+  restore(userId: UserId, messages: readonly Message[]): Promise<readonly Message[]>;
+}
+
+interface KeeperOptions {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export function createReasoningKeeper(options: KeeperOptions): ReasoningKeeper {
+  return new StoredReasoning(options);
+}
+
+class StoredReasoning implements ReasoningKeeper {
+  readonly #options: KeeperOptions;
+  /** By user and call, the one used last at the end. */
+  readonly #recent = new Map<string, readonly Part[]>();
+  #stored = 0;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+  }
+
+  watch(userId: UserId, maker: string): KeptTurn {
+    const fold = new AnswerFold();
+    let characters = 0;
+    return {
+      add(frame) {
+        if (characters > MAX_TURN_CHARACTERS) return;
+        for (const event of frame.events()) {
+          const kept = keptOf(event);
+          if (kept === undefined) continue;
+          if (kept.kind === "reasoning") characters += kept.text.length + (kept.opaque?.length ?? 0);
+          fold.add(kept);
+        }
+      },
+      end: () => {
+        if (characters > MAX_TURN_CHARACTERS) return;
+        const parts = fold.parts(maker);
+        const first = parts.find((part) => part.kind === "toolCall");
+        if (first?.kind !== "toolCall" || first.callId === "" || !parts.some(isSealed)) return;
+        this.#remember(userId, first.callId, parts);
+      },
+    };
+  }
+
+  async restore(userId: UserId, messages: readonly Message[]): Promise<readonly Message[]> {
+    const wanted = messages.flatMap((message) => turnOf(message) ?? []);
+    if (wanted.length === 0) return messages;
+    const found = await this.#find(userId, wanted);
+    if (found.size === 0) return messages;
+    return messages.map((message) => {
+      const kept = found.get(turnOf(message) ?? "");
+      return kept === undefined ? message : { ...message, parts: merge(message.parts, kept) };
+    });
+  }
+
+  async #find(userId: UserId, callIds: readonly string[]): Promise<ReadonlyMap<string, readonly Part[]>> {
+    const found = new Map<string, readonly Part[]>();
+    const missing: string[] = [];
+    for (const callId of callIds) {
+      const parts = this.#recent.get(keyOf(userId, callId));
+      if (parts === undefined) missing.push(callId);
+      else found.set(callId, parts);
+    }
+    if (missing.length === 0) return found;
+    try {
+      const row = z.object({ call_id: z.string(), body: z.string() });
+      const sql = `SELECT call_id, body FROM kept_turns WHERE user_id = ? AND call_id IN (SELECT value FROM json_each(?))`;
+      const rows = await this.#options.database.read(row, sql, [userId, JSON.stringify(missing)]);
+      for (const { call_id, body } of rows) found.set(call_id, keptPartsSchema.parse(JSON.parse(body)));
+    } catch (error) {
+      this.#options.log.warn({ event: "reasoning.not_read", error }); // (2)
+    }
+    return found;
+  }
+
+  #remember(userId: UserId, callId: string, parts: readonly Part[]): void {
+    const key = keyOf(userId, callId);
+    this.#recent.delete(key);
+    this.#recent.set(key, parts);
+    const oldest = this.#recent.size > MAX_TURNS_IN_MEMORY ? this.#recent.keys().next().value : undefined;
+    if (oldest !== undefined) this.#recent.delete(oldest);
+    this.#store(userId, callId, parts).catch((error: unknown) => {
+      this.#options.log.warn({ event: "reasoning.not_kept", error }); // (2)
+    });
+  }
+
+  async #store(userId: UserId, callId: string, parts: readonly Part[]): Promise<void> {
+    const { database, clock } = this.#options;
+    await database.write([
+      {
+        sql: `INSERT INTO kept_turns (user_id, call_id, body, created_at) VALUES (?, ?, ?, ?)
+          ON CONFLICT (user_id, call_id) DO UPDATE SET body = excluded.body, created_at = excluded.created_at`,
+        values: [userId, callId, JSON.stringify(parts), clock.now()],
+      },
+    ]);
+    this.#stored += 1;
+    if (this.#stored % PRUNE_EVERY !== 1) return;
+    await database.write([
+      { sql: "DELETE FROM kept_turns WHERE created_at < ?", values: [clock.now() - KEPT_MS] },
+      {
+        sql: `DELETE FROM kept_turns WHERE created_at < (
+          SELECT created_at FROM kept_turns ORDER BY created_at DESC LIMIT 1 OFFSET ?)`,
+        values: [MAX_TURNS_STORED - 1],
+      },
+    ]);
+  }
+}
+
+const keyOf = (userId: UserId, callId: string) => `${userId} ${callId}`;
+
+/** Of texts and calls only that they were there (1). */
+function keptOf(event: StreamEvent): StreamEvent | undefined {
+  switch (event.kind) {
+    case "reasoning":
+      return event;
+    case "text":
+    case "refusal":
+      return { kind: "text", text: "" };
+    case "toolCall": {
+      const { isWhole: _whole, ...call } = event;
+      return { ...call, arguments: "" };
+    }
+    default:
+      return undefined;
+  }
+}
+
+function isSealed(part: Part): boolean {
+  return (part.kind === "reasoning" || part.kind === "toolCall") && part.opaque !== undefined;
+}
+
+/** The first call of an assistant's message that carries no seals itself. */
+function turnOf({ role, parts }: Message): string | undefined {
+  if (role !== "assistant" || parts.some((part) => part.kind === "reasoning" || isSealed(part))) return undefined;
+  const first = parts.find((part) => part.kind === "toolCall");
+  return first?.kind === "toolCall" ? first.callId : undefined;
+}
+
+/** The client's own parts in the order in which the model made them, with what was kept. Where they are not that turn's, nothing is put in. */
+function merge(own: readonly Part[], kept: readonly Part[]): readonly Part[] {
+  const calls = new Map(own.flatMap((part) => (part.kind === "toolCall" ? [[part.callId, part] as const] : [])));
+  const keptCalls = kept.filter((part) => part.kind === "toolCall");
+  if (keptCalls.length !== calls.size || !keptCalls.every(({ callId }) => calls.has(callId))) return own;
+  const others = own.filter((part) => part.kind !== "toolCall");
+  const merged: Part[] = [];
+  let isTextPlaced = false;
+  const placeText = () => {
+    if (!isTextPlaced) merged.push(...others);
+    isTextPlaced = true;
+  };
+  for (const part of kept) {
+    if (part.kind === "reasoning") merged.push(part);
+    else if (part.kind === "text") placeText();
+    else if (part.kind === "toolCall") {
+      placeText();
+      const call = calls.get(part.callId);
+      if (call !== undefined) merged.push(part.opaque === undefined ? call : { ...call, opaque: part.opaque });
+    }
+  }
+  return merged;
+}
