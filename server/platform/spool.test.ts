@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { readdirSync, statSync } from "node:fs";
 import { copyFile, mkdtemp, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -153,6 +154,95 @@ test("a spool that nobody empties fails with storage_full at its limit, and work
   spool.release(spool.next);
   spool.append([Buffer.alloc(50, "g")]);
   await spool[Symbol.asyncDispose]();
+});
+
+const noLoss = (error: unknown) => assert.fail(`a record was lost: ${String(error)}`);
+
+test("what is staged waits for the next record that may not wait, or for the end of the turn", async (context) => {
+  const { folder, open } = await setUp(context);
+  const spool = open();
+  const written = async () => (await replayed(open())).records.map(({ text }) => text);
+  const sizeOf = () => statSync(join(folder, readdirSync(folder)[0] ?? "")).size;
+  const first = spool.stage([Buffer.from("one")], noLoss);
+  const second = spool.stage([Buffer.from("tw"), Buffer.from("o")], noLoss);
+  assert.deepEqual([first, second, spool.next, sizeOf()], [0, 11, 22, 0]);
+  assert.equal(spool.append([Buffer.from("three")]), 22);
+  assert.equal(sizeOf(), 35);
+  spool.stage([Buffer.from("four")], noLoss);
+  assert.equal(sizeOf(), 35);
+  spool.flush();
+  assert.equal(sizeOf(), 47);
+  spool.stage([Buffer.from("five")], noLoss);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(sizeOf(), 59);
+  spool.stage([Buffer.from("six")], noLoss);
+  await spool[Symbol.asyncDispose]();
+  assert.deepEqual(await written(), ["one", "two", "three", "four", "five", "six"]);
+});
+
+test("in whatever way records are written, they are replayed in their order and at their positions", async (context) => {
+  const kinds = fc.constantFrom("append", "stage", "flush", "turn");
+  const steps = fc.array(fc.tuple(kinds, fc.integer({ min: 1, max: 400 })), { minLength: 1, maxLength: 60 });
+  await fc.assert(
+    fc.asyncProperty(steps, async (plan) => {
+      const { open } = await setUp(context);
+      const spool = open({ segmentBytes: 1_000 });
+      const expected: { readonly position: number; readonly text: string }[] = [];
+      for (const [index, [kind, length]] of plan.entries()) {
+        // Some are larger than what is written together.
+        const text = `${index}:`.padEnd(length % 50 === 0 ? 300_000 : length, "x");
+        if (kind === "flush") spool.flush();
+        else if (kind === "turn") await new Promise((resolve) => setImmediate(resolve));
+        else {
+          const parts = [Buffer.from(text)];
+          expected.push({ position: kind === "append" ? spool.append(parts) : spool.stage(parts, noLoss), text });
+        }
+      }
+      await spool[Symbol.asyncDispose]();
+      assert.deepEqual(await replayed(open()), { torn: [], records: expected });
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test("when the file cannot grow, each whose record waited is told, and no position is used twice", async (context) => {
+  const { folder, open } = await setUp(context);
+  const script = `
+    import { openSpool } from ${JSON.stringify(join(import.meta.dirname, "spool.ts"))};
+    import { StandingPermit } from ${JSON.stringify(join(import.meta.dirname, "permit-mint.ts"))};
+    const folder = ${JSON.stringify(folder)};
+    const spool = openSpool(new StandingPermit("test", [{ capability: "fs.write", resource: { kind: "path", path: folder } }]), { folder });
+    const kept = [spool.append([Buffer.from("before")])], lost = [], given = [];
+    const stage = (text, size) => given.push(spool.stage([Buffer.from(text), Buffer.alloc(size, "s")], (error) => lost.push(text + " " + error.code)));
+    stage("a", 100); stage("b", 30_000);
+    let code;
+    try { spool.append([Buffer.alloc(60_000, "c")]); } catch (error) { code = error.code; }
+    kept.push(spool.append([Buffer.from("after")]));
+    stage("d", 50_000); stage("e", 50_000);
+    await new Promise((resolve) => setImmediate(resolve));
+    let flushed; stage("f", 1_000);
+    try { spool.flush(); flushed = true; } catch {}
+    kept.push(given.at(-1));
+    await spool[Symbol.asyncDispose]();
+    console.log(JSON.stringify({ kept, lost, given, code, flushed }));
+  `;
+  const command = 'ulimit -f 64; exec "$0" --input-type=module-typescript -e "$1"';
+  const { stdout } = await promisify(execFile)("bash", ["-c", command, process.execPath, script]);
+  const seen: { readonly kept: readonly number[]; readonly given: readonly number[] } = JSON.parse(stdout);
+  const lost = ["a", "b", "d", "e"].map((name) => `${name} storage_full`);
+  assert.deepEqual(seen, { ...seen, lost, code: "storage_full", flushed: true });
+  const all = [seen.kept[0], ...seen.given.slice(0, 2), seen.kept[1], ...seen.given.slice(2)];
+  assert.deepEqual(
+    all,
+    [...new Set(all)].toSorted((a = 0, b = 0) => a - b),
+  );
+  const { records, torn } = await replayed(open());
+  assert.deepEqual([records.map(({ position }) => position), torn], [seen.kept, []]);
+  assert.deepEqual(
+    records.map(({ text }) => text.slice(0, 6)),
+    ["before", "after", "fsssss"],
+  );
+  assert.ok(open().next >= (all.at(-1) ?? 0));
 });
 
 test("when the file cannot grow, the record is cut off again and earlier and later ones stay readable", async (context) => {

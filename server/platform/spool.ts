@@ -1,11 +1,13 @@
 /**
  * The spool: records that must survive a killed process, appended in the same turn in which they happen. SQLite absorbs them later.
- * 1. A record is one `write`: length and CRC-32 (4 bytes each, little endian), then its bytes. What the kernel took survives the process.
+ * 1. A record is its length and CRC-32 (4 bytes each, little endian), then its bytes. What the kernel took survives the process.
  * 2. A position is the record's offset in the whole spool's history. Positions only grow, within a process and from one to the next: a segment
- *    file is named by the position of its first byte, and one file is always kept.
+ *    file is named by the position of its first byte, and one file is always kept. None is used twice, also where its record was lost.
  * 3. A write that failed half-way is cut off again, so that what follows stays readable. A torn record at the end of an earlier process's segment
  *    ends that segment only.
  * 4. Nothing is ever deleted that was not released.
+ * 5. Records reach the file in the order of their positions. One that may wait (`stage`) goes there in one `write` with the next that may not
+ *    (`append`), at the latest when the turn ends; if that write fails, each that waited is told.
  */
 import { closeSync, ftruncateSync, openSync, readdirSync, statSync, writeSync } from "node:fs";
 import { readFile, rm, writeFile } from "node:fs/promises";
@@ -22,8 +24,8 @@ const SEGMENT_BYTES = 8 * 1024 * 1024;
 const MAX_SPOOL_BYTES = 1024 * 1024 * 1024;
 /** A length beyond this is no length but damage. It also bounds what one record makes a reader allocate. */
 const MAX_RECORD_BYTES = 64 * 1024 * 1024;
-/** Records up to this size are assembled in one reused buffer; larger ones, which are rare, in a buffer of their own. */
-const SCRATCH_BYTES = 256 * 1024;
+/** Records are assembled in one reused buffer of this size; larger ones, which are rare, in a buffer of their own. */
+const STAGE_BYTES = 256 * 1024;
 const HEADER_BYTES = 8;
 
 /** The offset of a record in the spool's whole history: an integer below 2^53, enough for 9 petabytes. */
@@ -47,10 +49,17 @@ export interface Spool extends AsyncDisposable {
   /** The position that the next record will get. */
   readonly next: Position;
   /**
-   * Writes one record, the parts one after the other, before it returns.
-   * @throws OperationalError `storage_full`; the record then is not there, and earlier and later ones are untouched.
+   * Writes one record, the parts one after the other, and all that were staged, before it returns.
+   * @throws OperationalError `storage_full`; neither is there then, and earlier and later ones are untouched.
    */
   append(parts: readonly Buffer[]): Position;
+  /**
+   * Takes one record that need not be written at once (5): nobody may be shown or told what depends on it before the next `append` or `flush`.
+   * `onLost` hears when it could not be written. @throws OperationalError `storage_full`, as `append`.
+   */
+  stage(parts: readonly Buffer[], onLost: (error: unknown) => void): Position;
+  /** Writes what was staged. @throws OperationalError `storage_full`; all of that is lost then. */
+  flush(): void;
   /** Writes a large body beside the records, off the main thread; the name goes into a record. @throws OperationalError `storage_full` */
   appendLarge(bytes: Buffer): Promise<string>;
   /** A large body by its name; undefined when it is gone. */
@@ -88,10 +97,17 @@ class SegmentedSpool implements Spool {
   readonly #maxBytes: number;
   readonly #earlier: readonly Segment[];
   readonly #earlierLarge: readonly string[];
-  readonly #scratch = Buffer.allocUnsafe(HEADER_BYTES + SCRATCH_BYTES);
+  readonly #stage = Buffer.allocUnsafe(STAGE_BYTES);
+  /** What was taken and is not written yet: usually a part of `#stage`. */
+  #staged: Buffer = Buffer.alloc(0);
+  /** Those whose records wait in it. */
+  #waiting: ((error: unknown) => void)[] = [];
+  #turnEnd: NodeJS.Immediate | undefined;
   /** Segments of this process that are full or broken, oldest first. */
   #closed: Segment[] = [];
   #active: Segment;
+  /** Beyond the end of the active segment by what is staged, and by what was lost (2). */
+  #next: Position;
   #descriptor: number;
   #sizeBytes = 0;
   #largeCount = 0;
@@ -112,6 +128,7 @@ class SegmentedSpool implements Spool {
       this.#largeCount = Math.max(this.#largeCount, Number(LARGE_NAME.exec(name)?.[1]));
     const last = segments.at(-1);
     const next = last === undefined ? 0 : last.start + last.sizeBytes;
+    this.#next = next;
     // An empty last segment starts where ours would: it is ours from now on.
     this.#earlier = segments.filter((segment) => segment.sizeBytes > 0);
     this.#active = { start: next, file: join(this.folder, segmentName(next)), sizeBytes: 0 };
@@ -124,49 +141,32 @@ class SegmentedSpool implements Spool {
   }
 
   get next(): Position {
-    return this.#active.start + this.#active.sizeBytes;
+    return this.#next;
   }
 
   append(parts: readonly Buffer[]): Position {
-    assert(!this.#disposed, "the spool was used after it was closed");
-    let length = 0;
-    for (const part of parts) length += part.length;
-    assert(length > 0, "a record must not be empty: a run of zeros would read as one");
-    if (length > MAX_RECORD_BYTES) {
-      throw new OperationalError(
-        "storage_full",
-        `a record of ${length} bytes is beyond the spool's ${MAX_RECORD_BYTES}`,
-      );
-    }
-    const total = HEADER_BYTES + length;
-    if (this.#sizeBytes + total > this.#maxBytes) {
-      throw new OperationalError(
-        "storage_full",
-        `${this.folder} holds ${this.#maxBytes} bytes that could not be stored yet`,
-      );
-    }
-    if (this.#broken || this.#active.sizeBytes >= this.#segmentBytes) this.#roll();
-    const target = total <= this.#scratch.length ? this.#scratch : Buffer.allocUnsafe(total);
-    let offset = HEADER_BYTES;
-    for (const part of parts) offset += part.copy(target, offset);
-    const record = target.subarray(0, total);
-    record.writeUInt32LE(length, 0);
-    record.writeUInt32LE(crc32(record.subarray(HEADER_BYTES)), 4);
-    this.#write(record);
-    const position = this.next;
-    this.#active.sizeBytes += total;
-    this.#sizeBytes += total;
+    const own = this.#take(parts);
+    this.#flush(own);
+    return own;
+  }
+
+  stage(parts: readonly Buffer[], onLost: (error: unknown) => void): Position {
+    const position = this.#take(parts);
+    this.#waiting.push(onLost);
+    this.#turnEnd ??= setImmediate(() => {
+      this.#turnEnd = undefined;
+      this.#flushQuietly();
+    });
     return position;
+  }
+
+  flush(): void {
+    this.#flush(undefined);
   }
 
   async appendLarge(bytes: Buffer): Promise<string> {
     assert(!this.#disposed, "the spool was used after it was closed");
-    if (this.#sizeBytes + bytes.length > this.#maxBytes) {
-      throw new OperationalError(
-        "storage_full",
-        `${this.folder} holds ${this.#maxBytes} bytes that could not be stored yet`,
-      );
-    }
+    this.#refuseWhenFull(bytes.length);
     this.#largeCount += 1;
     const name = `${digits(this.#active.start)}-${this.#largeCount}.large`;
     try {
@@ -233,6 +233,8 @@ class SegmentedSpool implements Spool {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    clearImmediate(this.#turnEnd);
+    this.#flushQuietly();
     if (this.#released >= this.next && this.#active.sizeBytes > 0) {
       this.#roll();
       this.release(this.next);
@@ -241,19 +243,89 @@ class SegmentedSpool implements Spool {
     await Promise.all(this.#removals);
   }
 
-  #write(record: Buffer): void {
-    let written = 0;
-    let failure: unknown;
-    try {
-      written = writeSync(this.#descriptor, record);
-      // A short write means that the disk is nearly full; asking again names the reason.
-      if (written < record.length) written += writeSync(this.#descriptor, record, written);
-    } catch (error) {
-      failure = error;
+  /** Puts a record behind those that are staged. */
+  #take(parts: readonly Buffer[]): Position {
+    assert(!this.#disposed, "the spool was used after it was closed");
+    let length = 0;
+    for (const part of parts) length += part.length;
+    assert(length > 0, "a record must not be empty: a run of zeros would read as one");
+    if (length > MAX_RECORD_BYTES) {
+      throw new OperationalError(
+        "storage_full",
+        `a record of ${length} bytes is beyond the spool's ${MAX_RECORD_BYTES}`,
+      );
     }
-    if (written === record.length && failure === undefined) return;
-    this.#cutBack();
-    throw storageError(failure ?? shortWrite(), this.#active.file);
+    const total = HEADER_BYTES + length;
+    this.#refuseWhenFull(total);
+    this.#makeRoom(total);
+    const begin = this.#staged.length;
+    const target = total <= this.#stage.length ? this.#stage : Buffer.allocUnsafe(total);
+    let offset = begin + HEADER_BYTES;
+    for (const part of parts) offset += part.copy(target, offset);
+    target.writeUInt32LE(length, begin);
+    target.writeUInt32LE(crc32(target.subarray(begin + HEADER_BYTES, offset)), begin + 4);
+    this.#staged = target.subarray(0, offset);
+    this.#sizeBytes += total;
+    const position = this.#next;
+    this.#next += total;
+    return position;
+  }
+
+  #refuseWhenFull(sizeBytes: number): void {
+    if (this.#sizeBytes + sizeBytes <= this.#maxBytes) return;
+    throw new OperationalError(
+      "storage_full",
+      `${this.folder} holds ${this.#maxBytes} bytes that could not be stored yet`,
+    );
+  }
+
+  /** So that a record of this size can be staged, and stands in a segment where its position says. */
+  #makeRoom(total: number): void {
+    if (this.#staged.length > 0 && this.#staged.length + total > this.#stage.length) this.#flush(undefined);
+    const end = this.#active.sizeBytes + this.#staged.length;
+    if (!this.#broken && end < this.#segmentBytes && this.#active.start + end === this.#next) return;
+    this.#flush(undefined);
+    this.#roll();
+  }
+
+  /** (5) `own` is the last record, which its caller does not know yet: if it cannot be written, another may have its position. */
+  #flush(own: Position | undefined): void {
+    const bytes = this.#staged;
+    if (bytes.length === 0) return;
+    const waiting = this.#waiting;
+    this.#staged = this.#stage.subarray(0, 0);
+    this.#waiting = [];
+    try {
+      this.#write(bytes);
+      this.#active.sizeBytes += bytes.length;
+    } catch (thrown) {
+      this.#sizeBytes -= bytes.length;
+      this.#next = own ?? this.#next;
+      const error = storageError(thrown, this.#active.file);
+      for (const onLost of waiting) onLost(error);
+      throw error;
+    }
+  }
+
+  #flushQuietly(): void {
+    try {
+      this.#flush(undefined);
+    } catch {
+      // Those whose records these were have been told.
+    }
+  }
+
+  #write(bytes: Buffer): void {
+    let written = 0;
+    try {
+      written = writeSync(this.#descriptor, bytes);
+      // A short write means that the disk is nearly full; asking again names the reason.
+      if (written < bytes.length) written += writeSync(this.#descriptor, bytes, written);
+      if (written < bytes.length) throw shortWrite();
+    } catch (error) {
+      this.#cutBack();
+      throw error;
+    }
   }
 
   /** (3) */
@@ -269,7 +341,8 @@ class SegmentedSpool implements Spool {
   #roll(): void {
     // A torn tail counts, so that no two positions are ever the same.
     const sizeBytes = this.#broken ? statSync(this.#active.file).size : this.#active.sizeBytes;
-    const start = this.#active.start + sizeBytes;
+    // Positions that were given to what was lost are left out.
+    const start = Math.max(this.#next, this.#active.start + sizeBytes);
     const file = join(this.folder, segmentName(start));
     let descriptor: number;
     try {
@@ -280,8 +353,10 @@ class SegmentedSpool implements Spool {
     closeSync(this.#descriptor);
     this.#sizeBytes += sizeBytes - this.#active.sizeBytes;
     this.#active.sizeBytes = sizeBytes;
-    this.#closed.push(this.#active);
+    // Where nothing at all was written the file is the same, and is not to be deleted.
+    if (start > this.#active.start) this.#closed.push(this.#active);
     this.#active = { start, file, sizeBytes: 0 };
+    this.#next = start;
     this.#descriptor = descriptor;
     this.#broken = false;
   }

@@ -41,25 +41,30 @@ async function converse(name: string, isSlow: boolean): Promise<never> {
     const question = `${name}/${count}`;
     turns.push(user(random(40) === 0 ? `${question} ${"L".repeat(300_000)}` : question));
     const answerId = newAnswerId();
+    const isShownWhole = random(4) === 0;
     const recording = await transcript.begin({
       answerId,
       actor: actorOf(ada),
       task: "chat",
       target: "ghost/auto",
       request: { kind: "body", dialect: "openai-chat", body: bodyOf(turns) },
+      isShownWhole,
     });
-    print(`b ${answerId} ${question}`);
+    // A model takes its time; then whoever asked may know that it answers.
+    if (random(2) === 0) await turnOfLoop();
     recording.opened(MODEL, DECISION);
+    if (!isShownWhole) print(`b ${answerId} ${question}`);
     let answer = "";
     for (let piece = random(60); piece >= 0; piece -= 1) {
       const text = `${piece}:${"x".repeat(random(200))};`;
       recording.record(textFrame(text));
-      print(`t ${answerId} ${text}`);
+      if (!isShownWhole) print(`t ${answerId} ${text}`);
       answer += text;
       if (isSlow) await sleep(4);
       else if (random(3) === 0) await turnOfLoop();
     }
     recording.end({ state: "complete" });
+    if (isShownWhole) print(`b ${answerId} ${question}\nt ${answerId} ${answer}`);
     print(`e ${answerId}`);
     turns.push(assistant(answer));
     if (turns.length > 12 || turns.some(({ content }) => content.length > 100_000)) turns = [];

@@ -196,9 +196,10 @@ const openRow = z.object({
 const labelsSchema = z.array(z.string());
 
 const FIND = `SELECT e.user_id, e.id, e.session_id, e.prefix_hash, e.created_at, t.id AS thread_id, t.epoch
-  FROM json_each(?) AS w JOIN entries e ON e.id IN (
-    SELECT x.id FROM entries x WHERE x.user_id = w.value->>0 AND x.prefix_hash = w.value->>1
-      AND (w.value->>2 IS NULL OR x.session_id = w.value->>2) ORDER BY x.created_at DESC LIMIT ${MAX_CANDIDATES})
+  FROM jsonb_each(?) AS w JOIN entries e ON e.id IN (
+    SELECT x.id FROM entries x WHERE substr(x.prefix_hash, 1, 8) = substr(w.value->>1, 1, 8)
+      AND x.prefix_hash = w.value->>1 AND x.user_id = w.value->>0
+      AND (w.value->>2 IS NULL OR x.session_id = w.value->>2) ORDER BY x.rowid DESC LIMIT ${MAX_CANDIDATES})
   LEFT JOIN threads t ON t.head = e.id AND t.user_id = e.user_id`;
 
 const OPEN_ANSWERS = `SELECT a.id, a.user_id, a.client, a.task, a.target, a.session_id, a.thread_id, a.entry_id, a.model, a.decision, a.started_at,
@@ -312,25 +313,25 @@ const columns = (from: number, to: number) =>
   Array.from({ length: to - from }, (_, index) => `value->>${from + index}`).join(", ");
 
 const INSERT_SESSIONS = `INSERT INTO sessions (id, user_id, title, client, created_at, updated_at)
-  SELECT ${columns(0, 5)}, value->>4 FROM json_each(?)`;
-const TOUCH_SESSIONS = `UPDATE sessions SET updated_at = max(updated_at, w.value->>1) FROM json_each(?) AS w WHERE sessions.id = w.value->>0`;
+  SELECT ${columns(0, 5)}, value->>4 FROM jsonb_each(?)`;
+const TOUCH_SESSIONS = `UPDATE sessions SET updated_at = max(updated_at, w.value->>1) FROM jsonb_each(?) AS w WHERE sessions.id = w.value->>0`;
 const UPSERT_THREADS = `INSERT INTO threads (id, session_id, user_id, head, epoch, based_on, created_at, updated_at)
-  SELECT ${columns(0, 7)}, value->>6 FROM json_each(?) WHERE true
+  SELECT ${columns(0, 7)}, value->>6 FROM jsonb_each(?) WHERE true
   ON CONFLICT (id) DO UPDATE SET head = excluded.head, epoch = excluded.epoch, based_on = excluded.based_on, updated_at = excluded.updated_at`;
 /** The body travels as JSON inside JSON and is stored as text again. */
 const UPSERT_ENTRIES = `INSERT INTO entries (id, session_id, user_id, parent, prefix_hash, role, body, labels, answer_id, revision, created_at)
-  SELECT ${columns(0, 6)}, value->6, value->7, ${columns(8, 11)} FROM json_each(?) WHERE true
+  SELECT ${columns(0, 6)}, value->6, value->7, ${columns(8, 11)} FROM jsonb_each(?) WHERE true
   ON CONFLICT (id) DO UPDATE SET prefix_hash = excluded.prefix_hash, body = excluded.body, revision = excluded.revision`;
 const UPSERT_ANSWERS = `INSERT INTO answers (id, user_id, client, task, target, session_id, thread_id, entry_id, model, decision, state, reason,
     prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, error, text, started_at, ended_at, absorbed)
-  SELECT ${columns(0, 21)} FROM json_each(?) WHERE true
+  SELECT ${columns(0, 21)} FROM jsonb_each(?) WHERE true
   ON CONFLICT (id) DO UPDATE SET session_id = excluded.session_id, thread_id = excluded.thread_id, entry_id = excluded.entry_id,
     model = excluded.model, decision = excluded.decision, state = excluded.state, reason = excluded.reason,
     prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens, cached_tokens = excluded.cached_tokens,
     reasoning_tokens = excluded.reasoning_tokens, error = excluded.error, text = excluded.text, ended_at = excluded.ended_at,
     absorbed = excluded.absorbed`;
 const INSERT_CHUNKS = `INSERT INTO answer_chunks (answer_id, sequence, user_id, body)
-  SELECT ${columns(0, 3)}, value->3 FROM json_each(?)`;
+  SELECT ${columns(0, 3)}, value->3 FROM jsonb_each(?)`;
 const DELETE_CHUNKS = "DELETE FROM answer_chunks WHERE answer_id IN (SELECT value FROM json_each(?))";
 const SET_REVISION = `INSERT INTO counters (name, value) VALUES ('revision', ?)
   ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)`;

@@ -1,6 +1,7 @@
 /**
  * The transcript: what was asked and answered, kept so that nothing acknowledged or shown is lost when the process is killed.
- * 1. A record is in the spool before its caller goes on; SQLite has it a little later (`absorber.ts`) (I7, I8).
+ * 1. A record is in the spool before anything that depends on it is shown or told: a frame or an end before its caller goes on, what comes before
+ *    the first frame together with that, at the latest when the turn ends. SQLite has it a little later (`absorber.ts`) (I7, I8).
  * 2. On opening, what an earlier process left is absorbed first; its answers without an end are then `interrupted`, with all that was shown.
  * 3. Reads include everything that was recorded before the call.
  * 4. Everything is filtered by user (I15).
@@ -16,7 +17,7 @@ import {
 import type { RouteDecision } from "../../../protocol/route.ts";
 import type { SessionWatchUpdate } from "../../../protocol/session.ts";
 import type { Ids } from "../../base/clock.ts";
-import { BugError, OperationalError } from "../../base/errors.ts";
+import { BugError, OperationalError, toGhostError } from "../../base/errors.ts";
 import type { Database } from "../../platform/database.ts";
 import type { Actor } from "../../platform/permit.ts";
 import type { Dialect, Frame, Message } from "../stream.ts";
@@ -65,6 +66,8 @@ export interface AnswerStart {
   /** The model as it was asked for. */
   readonly target: string;
   readonly request: RecordedRequest;
+  /** Nothing of it is shown before its end, as when a client asks for one body: it is then written once, with its end. */
+  readonly isShownWhole?: boolean;
   /** The repositories that its text came from. */
   readonly labels?: readonly string[];
 }
@@ -74,19 +77,25 @@ export interface Recording {
   readonly answerId: AnswerId;
   /** Known from the start for `messages`. A `body` finds its session later (`settled`), a completion has none. */
   readonly sessionId: SessionId | undefined;
-  /** A model has begun to answer. @throws OperationalError `storage_full` */
+  /** A model has begun to answer. Whoever asks may be told so afterwards, unless the answer is shown whole. @throws OperationalError `storage_full` */
   opened(model: ModelRef, decision: RouteDecision): void;
   /**
    * Call it before the frame is sent: afterwards it survives a killed process.
    * @throws OperationalError `storage_full` | `overloaded`; the frame is then not recorded, must not be sent, and the answer has to end as failed.
    */
   record(frame: Frame): void;
-  /** Call it before the end is shown. Never throws: an end that cannot be spooled is stored directly, if that is still possible. */
+  /**
+   * Call it before the end is shown. An end that cannot be spooled is stored directly, if that is still possible.
+   * @throws OperationalError `storage_full` only where a whole answer that is complete cannot be spooled: it must not be shown, and is stored as failed.
+   */
   end(outcome: Outcome): void;
 }
 
 export interface Transcript extends AsyncDisposable {
-  /** The begin is in the spool on return; a promise is returned only for bodies above `LARGE_BODY_BYTES`. @throws OperationalError `storage_full` | `overloaded` */
+  /**
+   * Takes the question. It is in the spool when the turn ends; nobody may be told of it before `opened`. A promise is returned for bodies above
+   * `LARGE_BODY_BYTES`, and where too much waits to be stored. @throws OperationalError `storage_full` | `overloaded`
+   */
   begin(start: AnswerStart): Recording | Promise<Recording>;
   /** Where the answer stands, once it has ended and is in SQLite. @throws OperationalError when it could not be stored. */
   settled(answerId: AnswerId): Promise<Placement>;
@@ -315,16 +324,17 @@ class SpooledTranscript implements Transcript {
     const { answerId } = start;
     const request = source === undefined ? undefined : requestFrom(begin, source, this.#options);
     this.#absorber.checkRoom(request?.sizeBytes ?? 0);
-    const position = this.#options.spool.append([recordHeader("begin", answerId), ...beginParts(begin, body)]);
     const tracked = trackedFromBegin(answerId, begin);
-    this.#absorber.track(tracked);
-    this.#absorber.push(tracked, { kind: "begin", request }, position, request?.sizeBytes ?? 0);
-    const sessionId = begin.request.kind === "messages" ? begin.request.sessionId : undefined;
-    const recording = new SpooledRecording(tracked, sessionId, {
+    const recording = new SpooledRecording(tracked, {
+      sessionId: begin.request.kind === "messages" ? begin.request.sessionId : undefined,
+      isShownWhole: start.isShownWhole ?? false,
       absorber: this.#absorber,
       options: this.#options,
       onEnd: () => this.#ended(recording),
     });
+    const parts = [recordHeader("begin", answerId), ...beginParts(begin, body)];
+    recording.begin(parts, { kind: "begin", request }, request?.sizeBytes ?? 0);
+    this.#absorber.track(tracked);
     this.#open.add(recording);
     return recording;
   }
@@ -369,41 +379,47 @@ class SpooledTranscript implements Transcript {
   }
 }
 
+interface RecordingParts {
+  readonly sessionId: SessionId | undefined;
+  readonly isShownWhole: boolean;
+  readonly absorber: Absorber;
+  readonly options: TranscriptOptions;
+  readonly onEnd: () => void;
+}
+
 class SpooledRecording implements Recording {
   readonly answerId: AnswerId;
   readonly sessionId: SessionId | undefined;
   readonly task: "chat" | "completion";
   readonly #tracked: Tracked;
-  readonly #absorber: Absorber;
-  readonly #options: TranscriptOptions;
-  readonly #onEnd: () => void;
+  readonly #parts: RecordingParts;
   #header: { readonly dialect: Dialect; readonly bytes: Buffer } | undefined;
   #position: number;
   #hasEnded = false;
+  /** Why a record that had been staged is not in the spool: nothing more is taken then. */
+  #lost: { readonly error: unknown } | undefined;
+  readonly #onLost = (error: unknown) => {
+    this.#lost ??= { error };
+  };
 
-  constructor(
-    tracked: Tracked,
-    sessionId: SessionId | undefined,
-    {
-      absorber,
-      options,
-      onEnd,
-    }: { readonly absorber: Absorber; readonly options: TranscriptOptions; readonly onEnd: () => void },
-  ) {
+  constructor(tracked: Tracked, parts: RecordingParts) {
     this.answerId = tracked.answerId;
-    this.sessionId = sessionId;
+    this.sessionId = parts.sessionId;
     this.task = tracked.task;
     this.#tracked = tracked;
-    this.#absorber = absorber;
-    this.#options = options;
-    this.#onEnd = onEnd;
-    this.#position = options.spool.next - 1;
+    this.#parts = parts;
+    this.#position = parts.options.spool.next - 1;
+  }
+
+  begin(parts: readonly Buffer[], change: Change, sizeBytes: number): void {
+    this.#spool(parts, { change, sizeBytes, mayWait: true });
   }
 
   opened(model: ModelRef, decision: RouteDecision): void {
     this.#refuseWhenEnded();
     const opened = { model, decision };
-    this.#spool([recordHeader("opened", this.answerId), openedPart(opened)], { kind: "opened", opened }, 0);
+    const parts = [recordHeader("opened", this.answerId), openedPart(opened)];
+    this.#spool(parts, { change: { kind: "opened", opened }, sizeBytes: 0, mayWait: this.#parts.isShownWhole });
   }
 
   record(frame: Frame): void {
@@ -412,40 +428,61 @@ class SpooledRecording implements Recording {
       this.#header = { dialect: frame.dialect, bytes: recordHeader("frame", this.answerId, frame.dialect) };
     }
     const bytes = frame.dialect === "events" ? eventBytes(frame.events()) : frame.bytes;
-    this.#absorber.checkRoom(bytes.length);
-    this.#spool([this.#header.bytes, bytes], { kind: "frame", events: () => frame.events() }, bytes.length);
+    this.#parts.absorber.checkRoom(bytes.length);
+    const change: Change = { kind: "frame", events: () => frame.events() };
+    this.#spool([this.#header.bytes, bytes], {
+      change,
+      sizeBytes: bytes.length,
+      mayWait: this.#parts.isShownWhole,
+    });
   }
 
   end(outcome: Outcome): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    const atMs = this.#options.clock.now();
-    const change: Change = { kind: "end", outcome, atMs };
+    const { options, onEnd } = this.#parts;
+    const atMs = options.clock.now();
     try {
-      this.#spool([recordHeader("end", this.answerId), endPart(outcome, atMs)], change, 0);
+      const parts = [recordHeader("end", this.answerId), endPart(outcome, atMs)];
+      this.#spool(parts, { change: { kind: "end", outcome, atMs }, sizeBytes: 0, mayWait: false });
     } catch (error) {
-      this.#options.log.error({ event: "transcript.end_not_spooled", answer: this.answerId, error });
-      this.#absorber.push(this.#tracked, change, this.#position, 0);
+      this.#endUnspooled(outcome, error);
+    } finally {
+      onEnd();
     }
-    this.#onEnd();
   }
 
   /** The process stops before the answer has ended. */
   interrupt(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
-    this.#absorber.push(
-      this.#tracked,
-      { kind: "end", outcome: { state: "interrupted" }, atMs: this.#options.clock.now() },
-      this.#position,
-      0,
-    );
-    this.#onEnd();
+    this.#push({ kind: "end", outcome: { state: "interrupted" }, atMs: this.#parts.options.clock.now() }, 0);
+    this.#parts.onEnd();
   }
 
-  #spool(parts: readonly Buffer[], change: Change, sizeBytes: number): void {
-    this.#position = this.#options.spool.append(parts);
-    this.#absorber.push(this.#tracked, change, this.#position, sizeBytes);
+  #endUnspooled(outcome: Outcome, error: unknown): void {
+    const { log, clock } = this.#parts.options;
+    log.error({ event: "transcript.end_not_spooled", answer: this.answerId, error });
+    // Its words were to come with its end: a killed process would not have them.
+    const isUnsafe = this.#lost !== undefined && this.#parts.isShownWhole && outcome.state === "complete";
+    const { code, message, details } = toGhostError(error);
+    const stored: Outcome = isUnsafe ? { state: "failed", error: { code, message, details } } : outcome;
+    this.#push({ kind: "end", outcome: stored, atMs: clock.now() }, 0);
+    if (isUnsafe) throw error;
+  }
+
+  #spool(
+    parts: readonly Buffer[],
+    { change, sizeBytes, mayWait }: { readonly change: Change; readonly sizeBytes: number; readonly mayWait: boolean },
+  ): void {
+    const { spool } = this.#parts.options;
+    if (this.#lost !== undefined) throw this.#lost.error;
+    this.#position = mayWait ? spool.stage(parts, this.#onLost) : spool.append(parts);
+    this.#push(change, sizeBytes);
+  }
+
+  #push(change: Change, sizeBytes: number): void {
+    this.#parts.absorber.push(this.#tracked, change, this.#position, sizeBytes);
   }
 
   #refuseWhenEnded(): void {
