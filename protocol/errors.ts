@@ -213,7 +213,25 @@ const catalogue = {
     family: "user",
     http: 502,
     meaning: "The model server refuses our key.",
-    advice: "Set the right key for this provider.",
+    advice: "Store the right one with `ghost keys set`; `ghost keys test` says what is wrong.",
+  },
+  provider_unknown: {
+    family: "user",
+    http: 404,
+    meaning: "No provider of this name takes a key.",
+    advice: "`ghost keys list` shows those that do.",
+  },
+  key_missing: {
+    family: "user",
+    http: 404,
+    meaning: "This provider has no stored key.",
+    advice: "Store one with `ghost keys set`; `ghost keys list` shows what there is.",
+  },
+  key_unreadable: {
+    family: "operational",
+    http: 503,
+    meaning: "A key is stored, and cannot be read or removed now.",
+    advice: "Unlock the OS keyring, or store the key again with `ghost keys set`.",
   },
   upstream_rate_limited: {
     family: "operational",

@@ -13,7 +13,16 @@ import { approvalRespondParams, approvalRespondResult, approvalWatchUpdate } fro
 import { chatSendParams, chatUpdate } from "./chat.ts";
 import { completionParams, completionUpdate } from "./completion.ts";
 import { daemonDoctorResult, daemonLogLine, daemonLogsParams, daemonStatusResult, daemonStopResult } from "./daemon.ts";
-import { keyModelResult } from "./key.ts";
+import {
+  keyListResult,
+  keyModelResult,
+  keyRemoveParams,
+  keyRemoveResult,
+  keySetParams,
+  keySetResult,
+  keyTestParams,
+  keyTestResult,
+} from "./key.ts";
 import { ledgerListParams, ledgerListResult } from "./ledger.ts";
 import { modelListParams, modelListResult, modelPullParams, modelPullUpdate } from "./model.ts";
 import { policyGetResult } from "./policy.ts";
@@ -106,6 +115,10 @@ export const ghostApiMethods = {
   },
   key: {
     model: request("The model key and the base URLs, for `ghost env`.", none, keyModelResult),
+    set: request("Stores a provider's key, for good. No call gives it back.", keySetParams, keySetResult),
+    list: request("Which providers have a key, and where it comes from.", none, keyListResult),
+    remove: request("Removes a stored key.", keyRemoveParams, keyRemoveResult),
+    test: request("Asks the provider whether it takes its key, by one cheap call.", keyTestParams, keyTestResult),
   },
   settings: {
     get: request("All settings with their values and where each comes from.", none, settingsGetResult),

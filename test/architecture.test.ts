@@ -103,6 +103,23 @@ const broken: readonly Case[] = [
     importing("../platform/secrets.ts"),
   ),
   pair(
+    "only-providers-read-keys",
+    "server/daemon/a.ts",
+    "server/platform/secret-file.ts",
+    typeImporting("../platform/secret-file.ts"),
+  ),
+  pair(
+    "only-providers-read-keys",
+    "server/platform/a.ts",
+    "server/platform/adapters/keyring.ts",
+    importing("./adapters/keyring.ts"),
+  ),
+  {
+    rule: "only-its-adapter-loads-the-keyring",
+    files: { "server/platform/secrets.ts": 'export const later = () => import("@napi-rs/keyring");\n' },
+    to: "node_modules/@napi-rs/keyring/",
+  },
+  pair(
     "processes-belong-to-jarvis-and-the-engine",
     "server/ghostflow/a.ts",
     "server/platform/process.ts",
@@ -197,6 +214,7 @@ test("what the rules mean to allow passes", async () => {
     "server/ghostllm/brain.ts": typeImporting("../platform/permit.ts"),
     "server/ghostllm/providers/a.ts": importing("../../platform/secrets.ts"),
     "server/platform/secrets.ts": 'import { readFileSync } from "node:fs";\nexport const nothing = readFileSync;\n',
+    "server/platform/adapters/keyring-child.ts": 'import "@napi-rs/keyring";\n',
     "server/ghostllm/a.test.ts": 'import "node:fs";\nimport "../ghostwarden/warden.ts";\n',
     "server/daemon/http/http-server.ts":
       'import { createServer } from "node:http";\nimport fastify from "fastify";\nexport const all = [createServer, fastify];\n',

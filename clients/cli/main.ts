@@ -9,6 +9,7 @@ import { registerComplete } from "./commands/complete.ts";
 import { registerDaemon } from "./commands/daemon.ts";
 import { registerDoctor } from "./commands/doctor.ts";
 import { registerEnv } from "./commands/env.ts";
+import { registerKeys } from "./commands/keys.ts";
 import { registerLogs } from "./commands/logs.ts";
 import { registerModels } from "./commands/models.ts";
 import { registerReports } from "./commands/reports.ts";
@@ -74,6 +75,7 @@ for (const register of [
   registerComplete,
   registerModels,
   registerSessions,
+  registerKeys,
   registerEnv,
   registerDaemon,
   registerDoctor,

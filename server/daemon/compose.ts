@@ -8,7 +8,7 @@ import { userIdSchema } from "../../protocol/ids.ts";
 import type { Clock, Environment, Ids } from "../base/clock.ts";
 import { DisposableStore } from "../base/disposable.ts";
 import { UserError } from "../base/errors.ts";
-import { type GhostLlm, openBrain, transcriptMigrations } from "../ghostllm/open-brain.ts";
+import { type GhostLlm, type KeyPlaces, openBrain, transcriptMigrations } from "../ghostllm/open-brain.ts";
 import { bootPermit, createWarden, ledgerMigrations, type Warden } from "../ghostwarden/warden.ts";
 import { listSettings, loadConfig, type LoadedConfig } from "../platform/config/load.ts";
 import { defaultPaths, type GhostPaths, type PathFlags } from "../platform/config/paths.ts";
@@ -222,6 +222,7 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
     modelsFolder,
     nodeExecutable,
     ollamaDiscoveryUrl: environment.get("GHOST_OLLAMA_DISCOVERY_URL"),
+    keyPlaces: keyPlaces(paths, nodeExecutable),
     environment,
     clock,
     ids,
@@ -229,6 +230,18 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
   });
   store.use(llm);
   return { warden, llm, bodies, databaseReport: report };
+}
+
+/** Stored keys lie in the data folder, and what opens them elsewhere; the OS keyring is asked in a process of its own. */
+function keyPlaces({ dataDir, stateDir }: GhostPaths, nodeExecutable: string): KeyPlaces {
+  const file = join(dataDir, "provider-keys.json");
+  const keyFolder = stateDir === undefined ? undefined : join(stateDir, "keys");
+  const grants = [dataDir, ...(keyFolder === undefined ? [] : [keyFolder])].flatMap((path) =>
+    (["fs.read", "fs.write"] as const).map((capability) => ({ capability, resource: { kind: "path", path } as const })),
+  );
+  const node = { kind: "argv", executable: nodeExecutable, args: [], cwd: "/" } as const;
+  const permit = bootPermit("provider keys", [...grants, { capability: "cmd.exec", resource: node }]);
+  return { permit, file, keyFolder };
 }
 
 /** The products' tables share one database: the nth migration is the nth of each. */
@@ -246,7 +259,7 @@ type World = Base & Products & { readonly startedAtMs: number; readonly lifecycl
 async function openFronts(options: DaemonOptions, world: World, store: DisposableStore): Promise<Fronts> {
   const { clock, environment } = options;
   const { llm, warden, log, keyFiles, paths, loaded, bodies, lifecycle } = world;
-  const { brain, transcript, weights } = llm;
+  const { brain, transcript, weights, keys } = llm;
   const { config } = loaded;
   let rpc: RpcServer | undefined;
   const status = createStatus({
@@ -288,6 +301,7 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     transcript,
     warden,
     weights,
+    keys,
     log,
     clock,
     status: status.status,

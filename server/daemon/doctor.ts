@@ -95,7 +95,7 @@ function providerFinding(provider: ProviderStatus): DoctorFinding {
     provider.kind === "ollama"
       ? "ollama serve"
       : provider.state === "refused"
-        ? "check the key that `key_env` names"
+        ? `ghost keys test ${provider.id}`
         : `curl -sS ${provider.address}`;
   return { subject, state: "problem", message: provider.problem ?? provider.state, remedy };
 }

@@ -15,9 +15,10 @@ import type { Usage } from "../../protocol/usage.ts";
 import type { Clock } from "../base/clock.ts";
 import { onDispose } from "../base/disposable.ts";
 import { BugError, type GhostError, toGhostError } from "../base/errors.ts";
+import { Secret } from "../base/secret.ts";
 import { BoundedQueue } from "../base/bounded-queue.ts";
 import type { Answer, Brain } from "../ghostllm/brain.ts";
-import type { Transcript, Weights } from "../ghostllm/open-brain.ts";
+import type { KeyDesk, Transcript, Weights } from "../ghostllm/open-brain.ts";
 import type { ChatRequest, CompletionRequest, Message, StreamEvent } from "../ghostllm/stream.ts";
 import { toError, type Warden } from "../ghostwarden/warden.ts";
 import type { FileLog } from "../platform/log.ts";
@@ -29,6 +30,7 @@ export interface GhostServerOptions {
   readonly transcript: Transcript;
   readonly warden: Warden;
   readonly weights: Weights;
+  readonly keys: KeyDesk;
   readonly log: FileLog;
   readonly clock: Clock;
   readonly status: () => DaemonStatus;
@@ -79,8 +81,34 @@ export function createGhostServer(options: GhostServerOptions): GhostHandlers<Ca
     ledger: {
       list: async (params, _signal, caller) => ({ rows: [...(await warden.ledger.list(caller.userId, params))] }),
     },
-    key: { model: async () => ({ key: options.modelKey, openaiBaseUrl: `${options.httpUrl()}/v1` }) },
+    key: keyHandlers(options),
     settings: { get: async () => ({ file: options.configFile, settings: options.settings() }) },
+  };
+}
+
+/** Keys go in and are used; none of these says one. A change that has begun is finished, whether or not its caller waits. */
+function keyHandlers({ keys, log, clock, ...options }: GhostServerOptions): GhostHandlers<Caller>["key"] {
+  return {
+    model: async () => ({ key: options.modelKey, openaiBaseUrl: `${options.httpUrl()}/v1` }),
+    set: async ({ provider, value }, _signal, { clientName }) => {
+      const stored = await keys.set(provider, new Secret(value));
+      log.info({ event: "key.stored", provider, in: stored.row.source, client: clientName });
+      return stored;
+    },
+    list: async (_params, signal) => {
+      const { keys: rows, problem } = await keys.list(signal);
+      return { rows: [...rows], ...(problem === undefined ? {} : { problem }) };
+    },
+    remove: async ({ provider }, _signal, { clientName }) => {
+      const removed = await keys.remove(provider);
+      log.info({ event: "key.removed", provider, client: clientName });
+      return removed;
+    },
+    test: async ({ provider }, signal) => {
+      const startedAt = clock.monotonic();
+      const verdict = await keys.test(provider, signal);
+      return { ...verdict, latencyMs: Math.round(clock.monotonic() - startedAt) };
+    },
   };
 }
 

@@ -65,6 +65,8 @@ export interface ModelCatalogue {
 export interface Brain extends AsyncDisposable {
   /** All models of all providers, at most `CATALOGUE_FRESH_MS` old; with `refresh` asked anew. */
   catalogue(options: { readonly refresh: boolean }, signal: AbortSignal): Promise<ModelCatalogue>;
+  /** Something changed that the lists of models depend on: the next look asks for them anew. */
+  forgetCatalogue(): void;
   explain(target: string, task: RouteTask, actor: Actor, signal: AbortSignal): Promise<RouteDecision>;
   /** @throws what `decide` throws, and the last provider's error when all of the plan failed before their first frame. */
   answer(request: ModelRequest, context: AnswerContext, signal: AbortSignal): Promise<Answer>;
@@ -129,6 +131,11 @@ class GhostBrain implements Brain {
     // A stale list still answers at once; the next request sees the new one. A failing load is logged and tried again by then.
     if (isStale) this.#load().catch((error: unknown) => this.#options.log.warn({ event: "catalogue.failed", error }));
     return known.value;
+  }
+
+  forgetCatalogue(): void {
+    this.#catalogue = undefined;
+    this.#loading = undefined;
   }
 
   async explain(target: string, task: RouteTask, actor: Actor, signal: AbortSignal): Promise<RouteDecision> {
@@ -327,14 +334,20 @@ class GhostBrain implements Brain {
   }
 
   #load(): Promise<ModelCatalogue> {
-    this.#loading ??= this.#askAll().finally(() => {
-      this.#loading = undefined;
+    if (this.#loading !== undefined) return this.#loading;
+    const loading: Promise<ModelCatalogue> = this.#askAll().then((value) => {
+      // A list that was asked for before something changed answers its askers only.
+      if (this.#loading === loading) this.#catalogue = { value, atMs: this.#options.clock.monotonic() };
+      return value;
     });
-    return this.#loading;
+    this.#loading = loading;
+    return loading.finally(() => {
+      if (this.#loading === loading) this.#loading = undefined;
+    });
   }
 
   async #askAll(): Promise<ModelCatalogue> {
-    const { providers, clock, log } = this.#options;
+    const { providers, log } = this.#options;
     const lists = await Promise.all(
       providers.map((provider) =>
         provider.models(this.#lifetime.signal).catch((error: unknown) => {
@@ -343,9 +356,7 @@ class GhostBrain implements Brain {
         }),
       ),
     );
-    const value = { models: lists.flat(), providers: providers.flatMap((provider) => provider.status()) };
-    this.#catalogue = { value, atMs: clock.monotonic() };
-    return value;
+    return { models: lists.flat(), providers: providers.flatMap((provider) => provider.status()) };
   }
 }
 
@@ -404,6 +415,7 @@ function endOf(error: GhostError, signal: AbortSignal): Parameters<Recording["en
 function mayTryNext(error: GhostError): boolean {
   const elsewhere = [
     "upstream_auth",
+    "key_missing",
     "upstream_rejected",
     "upstream_quota",
     "upstream_filtered",

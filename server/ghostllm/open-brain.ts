@@ -11,11 +11,14 @@ import { type Authorizer, type Brain, createBrain } from "./brain.ts";
 import { decodeFrame } from "./frames/decode.ts";
 import type { EmbeddedProvider } from "./providers/embedded.ts";
 import { createProviders } from "./providers/index.ts";
+import { checkKey, type KeyVerdict } from "./providers/key-check.ts";
+import { type KeyCabinet, type KeyPlaces, openProviderKeys } from "./providers/keys.ts";
 import { openTranscript, type Transcript } from "./session/transcript.ts";
 import type { Dialect, Message } from "./stream.ts";
 
 export { VIRTUAL_MODELS } from "./routing/route.ts";
 export { transcriptMigrations } from "./session/schema.ts";
+export type { KeyPlaces } from "./providers/keys.ts";
 export type { Transcript } from "./session/transcript.ts";
 
 /** The engine inside the daemon, as far as others see it. */
@@ -25,6 +28,13 @@ export interface GhostLlm extends AsyncDisposable {
   readonly brain: Brain;
   readonly transcript: Transcript;
   readonly weights: Weights;
+  readonly keys: KeyDesk;
+}
+
+/** What faces may do with the keys of providers. Nothing here gives one back (I5). */
+export interface KeyDesk extends KeyCabinet {
+  /** Whether the provider takes its key. @throws UserError `provider_unknown` */
+  test(provider: string, signal: AbortSignal): Promise<KeyVerdict>;
 }
 
 export interface GhostLlmOptions {
@@ -45,6 +55,7 @@ export interface GhostLlmOptions {
   readonly nodeExecutable: string;
   /** Where Ollama is looked for; tests have their own. */
   readonly ollamaDiscoveryUrl: string | undefined;
+  readonly keyPlaces: KeyPlaces;
   readonly environment: Environment;
   readonly clock: Clock;
   readonly ids: Ids;
@@ -56,10 +67,24 @@ export async function openBrain(options: GhostLlmOptions): Promise<GhostLlm> {
   const { config, clock, ids, log, authorizer } = options;
   const store = new DisposableStore();
   const transcript = store.use(await openTranscript({ ...options, decodeFrame }));
-  const providers = createProviders({ ...options, config: config.providers });
+  const keys = store.use(openProviderKeys({ ...options, places: options.keyPlaces }));
+  const providers = createProviders({ ...options, keys, config: config.providers });
   const { aliases, intents } = config.routing;
   const brain = store.use(
     createBrain({ providers: providers.all, transcript, authorizer, aliases, intents, clock, ids, log }),
   );
-  return { brain, transcript, weights: providers.embedded, [Symbol.asyncDispose]: () => store[Symbol.asyncDispose]() };
+  store.use(keys.onChange(() => brain.forgetCatalogue()));
+  const desk: KeyDesk = {
+    set: (provider, secret) => keys.set(provider, secret),
+    list: (signal) => keys.list(signal),
+    remove: (provider) => keys.remove(provider),
+    test: (name, signal) => checkKey(name, { provider: providers.all.find(({ id }) => id === name), keys }, signal),
+  };
+  return {
+    brain,
+    transcript,
+    weights: providers.embedded,
+    keys: desk,
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  };
 }

@@ -95,7 +95,11 @@ const protocolBehaviour = "^protocol/((node|browser)/|(ghost-api|ghost-client|ma
 /** Packages without effects of their own, for everybody in server/. */
 const purePackages = "node_modules/zod/";
 /** Programs and threads of their own: started by URL, never imported. */
-const entryFiles = "^server/(daemon/main\\.ts|helper/main\\.ts|ghostllm/local/engine-child\\.ts|.*\\.worker\\.ts)$";
+const entryFiles =
+  "^server/(daemon/main\\.ts|helper/main\\.ts|ghostllm/local/engine-child\\.ts|platform/adapters/keyring-child\\.ts|.*\\.worker\\.ts)$";
+/** Where keys of providers come from: the door, what lies behind it, and the keyring's library. */
+const keySources = "^server/platform/(secrets|secret-[a-z-]+|adapters/keyring[a-z-]*)\\.ts$";
+const keyringLibrary = "node_modules/@napi-rs/keyring";
 const TEST_FILE = "\\.test\\.ts$";
 const OUTSIDE_SERVER = "^(clients|tools|test|bench)/";
 
@@ -117,8 +121,12 @@ export const rules: RuleSet = {
     forbid("only-the-warden-mints", "^(server|protocol|clients)/", "^server/platform/permit-mint\\.ts$", {
       fromNot: `${TEST_FILE}|^server/ghostwarden/|^server/platform/permit\\.ts$`,
     }),
-    forbid("only-providers-read-keys", "^(server|protocol|clients)/", "^server/platform/secrets\\.ts$", {
-      fromNot: `${TEST_FILE}|^server/platform/|^server/ghostllm/providers/`,
+    forbid("only-providers-read-keys", "^(server|protocol|clients)/", keySources, {
+      fromNot: `${TEST_FILE}|${keySources}|^server/ghostllm/providers/`,
+    }),
+    // A library that opens the user's keyring, and may hang its thread: loaded in a process of its own and nowhere else.
+    forbid("only-its-adapter-loads-the-keyring", "^(server|protocol|clients)/", keyringLibrary, {
+      fromNot: `${TEST_FILE}|^server/platform/adapters/keyring-child\\.ts$`,
     }),
     forbid("processes-belong-to-jarvis-and-the-engine", "^server/", "^server/platform/process\\.ts$", {
       fromNot: `${TEST_FILE}|^server/platform/|^server/jarvis/|^server/ghostllm/local/`,

@@ -1,10 +1,10 @@
 /**
- * A provider's key reaches its own server and nothing else (I5), and who can only ask holds nothing to answer with (I14).
+ * A provider's key, from the environment or stored, reaches its own server and nothing else (I5), and who can only ask holds nothing to answer with (I14).
  * What a model says in its answer is the user's and is passed on unchanged, whatever it is; everything around it is ours, and is looked at here.
  */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer, type IncomingMessage } from "node:http";
 import { after, before, test } from "node:test";
 import { GhostApiError } from "../../protocol/errors.ts";
@@ -19,12 +19,16 @@ import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 import { type ApiReply, ask, call, configFor } from "../support/http.ts";
 
 /** Random, so that it stands nowhere by accident; with the characters of base64. */
-const KEY = `sk-${Buffer.from(crypto.getRandomValues(new Uint8Array(30))).toString("base64")}`;
+const randomKey = () => `sk-${Buffer.from(crypto.getRandomValues(new Uint8Array(30))).toString("base64")}`;
+const KEY = randomKey();
+/** Handed in by a face, for the provider `kept`. */
+const STORED = randomKey();
 const KEY_NAME = "GHOST_TEST_UPSTREAM_KEY";
 const soon = () => AbortSignal.timeout(30_000);
 
 let host: OpenAiHost;
 let other: OpenAiHost;
+let kept: OpenAiHost;
 let daemon: TestDaemon;
 let face: GhostClient;
 /** Everything that came out of the daemon towards its clients. */
@@ -33,9 +37,13 @@ const shown: string[] = [];
 before(async () => {
   host = await startOpenAiHost({ models: ["m"], apiKey: KEY });
   other = await startOpenAiHost({ models: ["m2"] });
+  kept = await startOpenAiHost({ models: ["m3"], apiKey: STORED });
   const more = `key_env = "${KEY_NAME}"
 [providers.compatible.other]
 base_url = "${other.baseUrl}"
+locality = "machine"
+[providers.compatible.kept]
+base_url = "${kept.baseUrl}"
 locality = "machine"
 [routing.aliases]
 both = ["up/m", "other/m2"]
@@ -44,12 +52,17 @@ level = "debug"
 `;
   daemon = await startTestDaemon({ config: configFor(host.baseUrl, more), env: { [KEY_NAME]: KEY } });
   face = await daemon.connect();
+  shown.push(JSON.stringify(await face.api.key.set({ provider: "kept", value: STORED }, soon())));
 });
 after(async () => {
   face[Symbol.dispose]();
   await daemon[Symbol.asyncDispose]();
-  await Promise.all([host[Symbol.asyncDispose](), other[Symbol.asyncDispose]()]);
-  assert.deepEqual([...host.violations, ...other.violations], []);
+  const hosts = [host, other, kept];
+  await Promise.all(hosts.map((one) => one[Symbol.asyncDispose]()));
+  assert.deepEqual(
+    hosts.flatMap(({ violations }) => violations),
+    [],
+  );
 });
 
 async function request(path: string, body: object): Promise<ApiReply> {
@@ -59,64 +72,100 @@ async function request(path: string, body: object): Promise<ApiReply> {
 }
 /** Neither the key, nor so much of it that the rest could be guessed. */
 const holdsKey = (text: string) =>
-  text.includes(KEY) || text.includes(KEY.slice(0, 24)) || text.includes(KEY.slice(-24));
-
-test("the key is in the Authorization header of its own server, on every kind of request", async () => {
-  await request("/v1/chat/completions", ask("up/m", { stream: true }));
-  await request("/v1/chat/completions", ask("up/m"));
-  await request("/v1/completions", { model: "up/m", prompt: "x" });
-  await request("/v1/embeddings", { model: "up/m", input: "x" });
-  await face.api.model.list({ refresh: true }, soon());
-  assert.deepEqual(
-    new Set(host.requests.map(({ method, path }) => `${method} ${path}`)),
-    new Set(["GET /v1/models", "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/embeddings"]),
+  [KEY, STORED].some(
+    (key) =>
+      text.includes(key) || text.includes(key.slice(0, 24)) || text.includes(key.slice(-24)) || hidden(key, text),
   );
-  for (const { headers, bodyText } of host.requests) {
-    assert.equal(headers.authorization, `Bearer ${KEY}`);
-    assert.ok(!holdsKey(JSON.stringify({ ...headers, authorization: "" }) + bodyText));
+/** As it stands in an address, or in base64 that begins with it. */
+const hidden = (key: string, text: string) =>
+  text.includes(encodeURIComponent(key)) || text.includes(Buffer.from(key).toString("base64").slice(0, 24));
+
+const SIDES = () =>
+  [
+    { from: "the environment", key: KEY, server: host, model: "up/m" },
+    { from: "the store", key: STORED, server: kept, model: "kept/m3" },
+  ] as const;
+
+test("each key is in the Authorization header of its own server, on every kind of request", async () => {
+  for (const { key, server, model, from } of SIDES()) {
+    const asked = server.requests.length;
+    await request("/v1/chat/completions", ask(model, { stream: true }));
+    await request("/v1/chat/completions", ask(model));
+    await request("/v1/completions", { model, prompt: "x" });
+    await request("/v1/embeddings", { model, input: "x" });
+    await face.api.model.list({ refresh: true }, soon());
+    const requests = server.requests.slice(asked);
+    assert.deepEqual(
+      new Set(requests.map(({ method, path }) => `${method} ${path}`)),
+      new Set(["GET /v1/models", "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/embeddings"]),
+      from,
+    );
+    for (const { headers, bodyText } of requests) {
+      assert.equal(headers.authorization, `Bearer ${key}`, from);
+      assert.ok(!holdsKey(JSON.stringify({ ...headers, authorization: "" }) + bodyText));
+    }
   }
 });
 
-const ECHOES: readonly [name: string, script: Script][] = [
-  ["a 401", { status: { code: 401, body: "json", message: `Incorrect API key provided: ${KEY}.` } }],
-  ["a 400", { status: { code: 400, body: "json", message: `header authorization: Bearer ${KEY}` } }],
-  ["a 429", { status: { code: 429, body: "json", message: `too much from ${KEY}`, retryAfterS: 1 } }],
-  ["a 500", { status: { code: 500, body: "json", message: `cannot look up ${KEY}`, errorCode: KEY } }],
+const ECHOES: readonly [name: string, script: (key: string) => Script][] = [
+  ["a 401", (key) => ({ status: { code: 401, body: "json", message: `Incorrect API key provided: ${key}.` } })],
+  ["a 400", (key) => ({ status: { code: 400, body: "json", message: `header authorization: Bearer ${key}` } })],
+  ["a 429", (key) => ({ status: { code: 429, body: "json", message: `too much from ${key}`, retryAfterS: 1 } })],
+  ["a 500", (key) => ({ status: { code: 500, body: "json", message: `cannot look up ${key}`, errorCode: key } })],
+  [
+    "a 500 that has it in an address",
+    (key) => ({ status: { code: 500, body: "json", message: `GET /models?key=${encodeURIComponent(key)}` } }),
+  ],
   [
     "a 500 whose key is where the message is cut",
-    { status: { code: 500, body: "json", message: `${"x".repeat(480)}${KEY}` } },
+    (key) => ({ status: { code: 500, body: "json", message: `${"x".repeat(480)}${key}` } }),
   ],
-  ["an HTML page", { status: { code: 502, body: "html", message: `Bearer ${KEY}` } }],
+  ["an HTML page", (key) => ({ status: { code: 502, body: "html", message: `Bearer ${key}` } })],
   [
     "an error in band at the start",
-    { tokens: 3, fault: { kind: "error-in-band", afterTokens: 0, message: `bad ${KEY}` } },
+    (key) => ({ tokens: 3, fault: { kind: "error-in-band", afterTokens: 0, message: `bad ${key}` } }),
   ],
   [
     "an error in band in the middle",
-    { tokens: 3, fault: { kind: "error-in-band", afterTokens: 2, message: `bad ${KEY}` } },
+    (key) => ({ tokens: 3, fault: { kind: "error-in-band", afterTokens: 2, message: `bad ${key}` } }),
   ],
 ];
 for (const [name, script] of ECHOES) {
   test(`${name} that echoes the key is passed on without it`, async () => {
-    for (const stream of [true, false]) {
-      host.playOnce(script);
-      const reply = await request("/v1/chat/completions", ask("up/m", { stream }));
-      assert.ok(!holdsKey(reply.text), reply.text);
-      if (stream) assert.match(reply.text, /"error"/);
+    for (const { key, server, model } of SIDES()) {
+      for (const stream of [true, false]) {
+        server.playOnce(script(key));
+        const reply = await request("/v1/chat/completions", ask(model, { stream }));
+        assert.ok(!holdsKey(reply.text), reply.text);
+        if (stream) assert.match(reply.text, /"error"/);
+      }
+      server.playOnce(script(key));
+      const updates: unknown[] = [];
+      try {
+        for await (const update of face.api.chat.send({ text: "hello", model }, soon())) updates.push(update);
+      } catch (error) {
+        assert.ok(error instanceof GhostApiError);
+        updates.push({ message: error.message, details: error.details });
+      }
+      const seen = JSON.stringify(updates);
+      shown.push(seen);
+      assert.ok(!holdsKey(seen), seen);
     }
-    host.playOnce(script);
-    const updates: unknown[] = [];
-    try {
-      for await (const update of face.api.chat.send({ text: "hello", model: "up/m" }, soon())) updates.push(update);
-    } catch (error) {
-      assert.ok(error instanceof GhostApiError);
-      updates.push({ message: error.message, details: error.details });
-    }
-    const seen = JSON.stringify(updates);
-    shown.push(seen);
-    assert.ok(!holdsKey(seen), seen);
   });
 }
+
+test("a test of a key that the server echoes says what is wrong without it", async () => {
+  for (const { key, server, model } of SIDES()) {
+    const provider = model.split("/")[0] ?? "";
+    const failing: ScriptSource = () => ({ status: { code: 401, body: "json", message: `no such key: ${key}` } });
+    server.play(failing);
+    const verdict = await face.api.key.test({ provider }, soon());
+    server.play({});
+    shown.push(JSON.stringify(verdict));
+    assert.equal(verdict.ok, false);
+    assert.match(verdict.detail, /does not take the key.*no such key: \[secret\]/);
+  }
+});
 
 test("errors of embeddings and of the list of models are passed on without the key as well", async () => {
   const status = { code: 403, body: "json", message: `Bearer ${KEY} may not` } as const;
@@ -183,9 +232,11 @@ test("the engine's process has none of the daemon's environment, and no key in r
   const { engine } = await face.api.daemon.status({}, soon());
   assert.ok(engine.pid !== undefined);
   assert.ok(readFileSync(`/proc/${daemon.pid}/environ`, "latin1").includes(KEY), "the daemon's own has it");
+  for (const name of ["environ", "cmdline"])
+    assert.ok(!readFileSync(`/proc/${daemon.pid}/${name}`, "latin1").includes(STORED));
   for (const name of ["environ", "cmdline"]) {
     const text = readFileSync(`/proc/${engine.pid}/${name}`, "latin1");
-    for (const secret of [KEY, daemon.modelKey, daemon.faceKey]) assert.ok(!text.includes(secret));
+    for (const secret of [KEY, STORED, daemon.modelKey, daemon.faceKey]) assert.ok(!text.includes(secret));
     assert.ok(!text.includes(KEY_NAME));
   }
   const names = readFileSync(`/proc/${engine.pid}/environ`, "latin1").split("\0").filter(Boolean);
@@ -218,6 +269,10 @@ const CALLS: Readonly<Record<string, object>> = {
   "ghost/policy/get": {},
   "ghost/ledger/list": {},
   "ghost/key/model": {},
+  "ghost/key/set": { provider: "kept", value: STORED },
+  "ghost/key/list": {},
+  "ghost/key/test": { provider: "kept" },
+  "ghost/key/remove": { provider: "other" },
   "ghost/settings/get": {},
 };
 
@@ -291,8 +346,10 @@ test("nothing that was shown, logged or stored holds it, nor one of the daemon's
     entry.isFile(),
   );
   const names = files.map(({ name }) => name);
-  for (const name of ["ghost.db", "ghostd.log", "ghost.toml"]) assert.ok(names.includes(name), names.join(" "));
+  for (const name of ["ghost.db", "ghostd.log", "ghost.toml", "provider-keys.json"])
+    assert.ok(names.includes(name), names.join(" "));
   for (const { name, parentPath } of files) {
+    if (name.startsWith("provider-keys")) assert.equal(statSync(`${parentPath}/${name}`).mode & 0o077, 0, name);
     const text = readFileSync(`${parentPath}/${name}`, "latin1");
     assert.ok(!holdsKey(text), name);
     if (name !== "model.key") assert.ok(!text.includes(daemon.modelKey), name);

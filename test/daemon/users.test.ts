@@ -132,6 +132,10 @@ const METHODS: Readonly<Record<string, ((api: GhostApi) => Promise<unknown>) | {
   "ghost/route/explain": { daemon: "models of the machine; nothing is stored" },
   "ghost/policy/get": { daemon: "the rules of warden.toml" },
   "ghost/key/model": { daemon: "the one model key, until accounts have their own" },
+  "ghost/key/set": { daemon: "the daemon's own accounts at providers, until users have theirs" },
+  "ghost/key/list": { daemon: "which providers have a key; not the keys" },
+  "ghost/key/remove": { daemon: "the daemon's own accounts at providers, until users have theirs" },
+  "ghost/key/test": { daemon: "what a provider says to the daemon's own key" },
   "ghost/settings/get": { daemon: "the settings of ghost.toml" },
 };
 

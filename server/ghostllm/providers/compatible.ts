@@ -6,15 +6,14 @@
 import { z } from "zod";
 import { modelRefSchema } from "../../../protocol/ids.ts";
 import type { Locality, ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
-import type { Environment } from "../../base/clock.ts";
 import { type GhostError, OperationalError, toGhostError, UserError } from "../../base/errors.ts";
-import type { Secret } from "../../base/secret.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
-import { environmentSecret } from "../../platform/secrets.ts";
 import { openAiFrame } from "../frames/openai.ts";
 import { sseData, sseFrames } from "../frames/sse.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
+import { describeModels, KEY_TEST_TIMEOUT_MS, type KeyVerdict } from "./key-check.ts";
+import type { ProviderKeys } from "./keys.ts";
 import { chatBody, completionBody } from "./openai-body.ts";
 import type { Provider } from "./provider.ts";
 import {
@@ -47,12 +46,18 @@ interface CompatibleOptions {
   readonly locality: Locality;
   readonly http: HttpClient;
   readonly permit: StandingPermit;
-  readonly environment: Environment;
-  /** Keeps a key out of the log. */
-  readonly redact: (text: string) => void;
+  readonly keys: ProviderKeys;
 }
 
 const MODEL_LIST_TIMEOUT_MS = 3_000;
+/** What a key's own page answers is short. */
+const MAX_KEY_PAGE_BYTES = 64 * 1024;
+
+/** Servers that many have an account with, by host: where their users' key is, and the path at which a key is told whether it is one. */
+const KNOWN_SERVERS: Readonly<Record<string, { readonly variables: readonly string[]; readonly keyPath: string }>> = {
+  // https://openrouter.ai/docs/api-reference/api-keys/get-current-api-key
+  "openrouter.ai": { variables: ["OPENROUTER_API_KEY"], keyPath: "key" },
+};
 
 const modelList = z.looseObject({
   data: z.array(
@@ -78,24 +83,27 @@ export function createCompatibleProvider(options: CompatibleOptions): RelayingPr
   return new CompatibleProvider(options);
 }
 
+/** One small question to the server. */
+interface Look {
+  readonly signal: AbortSignal;
+  readonly timeoutMs: number;
+}
+
 class CompatibleProvider implements RelayingProvider {
   readonly id: string;
   readonly #options: CompatibleOptions;
   readonly #base: URL;
   readonly #server: Server;
-  readonly #authorization: Readonly<Record<string, string>>;
   #status: ProviderStatus;
 
   constructor(options: CompatibleOptions) {
-    const { id, config, environment } = options;
+    const { id, config, keys } = options;
     this.id = id;
     this.#options = options;
     this.#base = new URL(config.base_url.endsWith("/") ? config.base_url : `${config.base_url}/`);
-    const key: Secret | undefined =
-      config.key_env === undefined ? undefined : environmentSecret(environment, config.key_env);
-    if (key !== undefined) options.redact(key.reveal());
-    this.#server = { id, clean: (text) => (key === undefined ? text : text.replaceAll(key.reveal(), "[secret]")) };
-    this.#authorization = key === undefined ? {} : { authorization: `Bearer ${key.reveal()}` };
+    const variables = KNOWN_SERVERS[this.#base.hostname]?.variables ?? [];
+    keys.declare({ provider: id, keyEnv: config.key_env, variables });
+    this.#server = { id, clean: (text) => keys.clean(text) };
     this.#status = {
       id,
       kind: "compatible",
@@ -120,7 +128,8 @@ class CompatibleProvider implements RelayingProvider {
       if (signal.aborted) throw thrown;
       const error = toGhostError(thrown);
       const problem = error.code === "cancelled" ? `no answer within ${MODEL_LIST_TIMEOUT_MS} ms` : error.message;
-      const state = error.code === "upstream_auth" ? "refused" : "unreachable";
+      const isKey = error.code === "upstream_auth" || error.code === "key_unreadable";
+      const state = isKey ? "refused" : "unreachable";
       this.#status = { ...status, state, models: 0, problem };
       return [];
     }
@@ -173,12 +182,37 @@ class CompatibleProvider implements RelayingProvider {
     return readBody(await this.#post("embeddings", body, "application/json", signal), MAX_ANSWER_BYTES);
   }
 
+  /** A list that anybody gets says nothing about the key: then its own page is asked, or it is said that nobody knows. */
+  async testKey(signal: AbortSignal): Promise<KeyVerdict> {
+    const look = { signal, timeoutMs: KEY_TEST_TIMEOUT_MS };
+    const keyPath = KNOWN_SERVERS[this.#base.hostname]?.keyPath;
+    if (keyPath !== undefined) {
+      const page = await this.#get(keyPath, await this.#authorization(signal), look);
+      if (page.status !== 200) throw await rejection(this.#server, page);
+      await readBody(page, MAX_KEY_PAGE_BYTES);
+    }
+    const models = await this.#fetchModels(look);
+    const detail = describeModels(this.id, models.length);
+    if (keyPath !== undefined) return { ok: true, detail };
+    const without = await this.#get("models", {}, look);
+    await readBody(without, MAX_MODEL_LIST_BYTES);
+    if (without.status !== 200) return { ok: true, detail };
+    const open = `${this.id} answers and lists ${models.length} models, as it does without a key: whether it takes this one shows with the first question`;
+    return { ok: true, detail: open };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {}
 
   async #listModels(signal: AbortSignal): Promise<readonly ModelInfo[]> {
     const { config } = this.#options;
     if (config.models !== undefined) return config.models.map((name) => describe(this.#options, name, undefined));
-    const response = await this.#get("models", signal);
+    return this.#fetchModels({ signal, timeoutMs: MODEL_LIST_TIMEOUT_MS });
+  }
+
+  async #fetchModels(look: Look): Promise<readonly ModelInfo[]> {
+    const { config } = this.#options;
+    const waiting = AbortSignal.any([look.signal, AbortSignal.timeout(look.timeoutMs)]);
+    const response = await this.#get("models", await this.#authorization(waiting), look);
     if (response.status !== 200) throw await rejection(this.#server, response);
     const parsed = modelList.safeParse(parseJson(await readBody(response, MAX_MODEL_LIST_BYTES)));
     if (!parsed.success) {
@@ -211,7 +245,16 @@ class CompatibleProvider implements RelayingProvider {
     return { model, frames, trimmedCharacters: 0 };
   }
 
-  #get(path: string, signal: AbortSignal): Promise<HttpResponse> {
+  async #authorization(signal: AbortSignal): Promise<Readonly<Record<string, string>>> {
+    const key = await this.#options.keys.find(this.id, signal);
+    return key === undefined ? {} : { authorization: `Bearer ${key.secret.reveal()}` };
+  }
+
+  #get(
+    path: string,
+    authorization: Readonly<Record<string, string>>,
+    { signal, timeoutMs }: Look,
+  ): Promise<HttpResponse> {
     const { http, permit } = this.#options;
     return http.send(
       permit,
@@ -219,23 +262,24 @@ class CompatibleProvider implements RelayingProvider {
         method: "GET",
         origin: this.#base.origin,
         path: this.#base.pathname + path,
-        headers: { ...this.#authorization, accept: "application/json" },
-        headersTimeoutMs: MODEL_LIST_TIMEOUT_MS,
-        idleTimeoutMs: MODEL_LIST_TIMEOUT_MS,
+        headers: { ...authorization, accept: "application/json" },
+        headersTimeoutMs: timeoutMs,
+        idleTimeoutMs: timeoutMs,
       },
-      AbortSignal.any([signal, AbortSignal.timeout(MODEL_LIST_TIMEOUT_MS)]),
+      AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
     );
   }
 
   async #post(path: string, body: Buffer, accept: string, signal: AbortSignal): Promise<HttpResponse> {
     const { http, permit, config } = this.#options;
+    const authorization = await this.#authorization(signal);
     const response = await http.send(
       permit,
       {
         method: "POST",
         origin: this.#base.origin,
         path: this.#base.pathname + path,
-        headers: { ...this.#authorization, "content-type": "application/json", accept },
+        headers: { ...authorization, "content-type": "application/json", accept },
         body,
         headersTimeoutMs: config.headers_timeout_s * 1000,
         idleTimeoutMs: config.idle_timeout_s * 1000,
@@ -306,7 +350,7 @@ async function rejection(server: Server, response: HttpResponse): Promise<GhostE
   const code = typeof error === "object" ? String(error.code ?? error.type ?? "") : "";
   const message = `${id} answered ${status}${text === "" ? "" : `: ${text}`}`;
   const retry = retryAfterMs === undefined ? {} : { retryAfterMs };
-  const details = { provider: id, status };
+  const details = { provider: id, status, ...(code === "" ? {} : { reason: clean(code).slice(0, 100) }) };
   if (code === "context_length_exceeded") return new UserError("context_too_long", message, { details });
   switch (status) {
     case 401:

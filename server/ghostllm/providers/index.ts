@@ -6,6 +6,7 @@ import type { FileLog } from "../../platform/log.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { createCompatibleProvider } from "./compatible.ts";
 import { createEmbeddedProvider, type EmbeddedProvider } from "./embedded.ts";
+import type { ProviderKeys } from "./keys.ts";
 import { localityOf } from "./locality.ts";
 import { createOllamaProvider } from "./ollama.ts";
 import type { Provider } from "./provider.ts";
@@ -18,6 +19,8 @@ export interface ProviderContext {
   /** Covers the engine's child process and the folders of weights. */
   readonly enginePermit: StandingPermit;
   readonly environment: Environment;
+  /** Every provider that takes a key declares its slot there, and asks there for the key of each request. */
+  readonly keys: ProviderKeys;
   readonly clock: Clock;
   readonly ids: Ids;
   readonly log: FileLog;
@@ -63,8 +66,7 @@ export function createProviders(context: ProviderContext): ProviderSet {
       locality: server.locality ?? localityOf(server.base_url),
       http,
       permit: context.permitFor(new URL(server.base_url).origin),
-      environment: context.environment,
-      redact: (text) => log.redact(text),
+      keys: context.keys,
     }),
   );
   return { all: [embedded, ollama, ...compatible], embedded };

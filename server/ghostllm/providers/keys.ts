@@ -7,12 +7,14 @@
  */
 import { createHash } from "node:crypto";
 import type { KeyRow } from "../../../protocol/key.ts";
-import type { Environment } from "../../base/clock.ts";
+import type { Clock, Environment, Ids } from "../../base/clock.ts";
 import { onDispose } from "../../base/disposable.ts";
 import { GhostError, OperationalError, toGhostError, UserError } from "../../base/errors.ts";
-import { Secret } from "../../base/secret.ts";
+import type { Secret } from "../../base/secret.ts";
 import { suggestion } from "../../base/text.ts";
-import { environmentSecret, type SecretStore } from "../../platform/secrets.ts";
+import type { FileLog } from "../../platform/log.ts";
+import type { StandingPermit } from "../../platform/permit.ts";
+import { environmentSecret, openSecretStore, type SecretStore } from "../../platform/secrets.ts";
 
 /** A provider that takes a key, and where its key may stand. Each provider declares its own. */
 export interface KeySlot {
@@ -57,6 +59,30 @@ export interface KeyCabinet {
 
 export type ProviderKeyring = ProviderKeys & KeyCabinet;
 
+/** Where stored keys lie; `compose.ts` says it. */
+export interface KeyPlaces {
+  /** Covers both places for reading and writing, and `cmd.exec` of node, in which the OS keyring is asked. */
+  readonly permit: StandingPermit;
+  readonly file: string;
+  /** Of the key that opens the file; undefined where there is no home folder: then only the OS keyring can take keys. */
+  readonly keyFolder: string | undefined;
+}
+
+/** Opens nothing before a key is asked for. */
+export function openProviderKeys(options: {
+  readonly places: KeyPlaces;
+  readonly nodeExecutable: string;
+  readonly environment: Environment;
+  readonly clock: Clock;
+  readonly ids: Ids;
+  readonly log: FileLog;
+}): ProviderKeyring & AsyncDisposable {
+  const { places, environment, log } = options;
+  const store = openSecretStore({ ...options, ...places, uid: environment.uid });
+  const keys = new Keys({ store, environment, redact: (text) => log.redact(text) });
+  return Object.assign(keys, { [Symbol.asyncDispose]: async () => store[Symbol.asyncDispose]() });
+}
+
 interface ProviderKeysOptions {
   readonly store: SecretStore;
   readonly environment: Environment;
@@ -66,8 +92,12 @@ interface ProviderKeysOptions {
 
 /** What our own keys begin with: `ghost env` puts the model key where other programs look for OpenAI's. */
 const OWN_KEYS = /^ghost-(model|face)-/;
+/** What can stand in a header; anything else is a whole file, or a text in which a line broke. */
+const HEADER_SAFE = /^[\x20-\x7e]+$/;
 /** Texts that `clean` looks for; the oldest is forgotten. Many more than there are providers. */
 const MAX_KNOWN_TEXTS = 1_024;
+/** Some local servers want a word like `x` for a key: to blank that would only garble texts. */
+const MIN_KNOWN_CHARACTERS = 4;
 
 export function createProviderKeys(options: ProviderKeysOptions): ProviderKeyring {
   return new Keys(options);
@@ -78,6 +108,10 @@ class Keys implements ProviderKeyring {
   readonly #slots = new Map<string, KeySlot>();
   /** Stored keys that were read, or are being read; what fails is not kept. */
   readonly #stored = new Map<string, Promise<FoundKey | undefined>>();
+  /** The keys in use, until they change: every request asks for one. */
+  readonly #current = new Map<string, FoundKey>();
+  /** Counts changes: what was read before one is not kept after it. */
+  #changes = 0;
   readonly #listeners = new Set<(provider: string) => void>();
   readonly #known = new Set<string>();
 
@@ -90,12 +124,14 @@ class Keys implements ProviderKeyring {
   }
 
   async find(provider: string, signal: AbortSignal): Promise<FoundKey | undefined> {
+    const current = this.#current.get(provider);
+    if (current !== undefined) return current;
     const slot = this.#slot(provider);
-    return (
-      this.#inEnvironment(slot.keyEnv === undefined ? [] : [slot.keyEnv], "named") ??
-      (await untilAborted(this.#findStored(provider), signal)) ??
-      this.#inEnvironment(slot.variables, "well-known")
-    );
+    const changes = this.#changes;
+    const found =
+      this.#named(slot) ?? (await untilAborted(this.#findStored(provider), signal)) ?? this.#wellKnown(slot);
+    if (found !== undefined && changes === this.#changes) this.#current.set(provider, found);
+    return found;
   }
 
   clean(text: string): string {
@@ -114,7 +150,7 @@ class Keys implements ProviderKeyring {
     this.#learn(secret);
     const { place, note } = await this.#options.store.set(provider, secret);
     this.#changed(provider);
-    const winner = this.#inEnvironment(slot.keyEnv === undefined ? [] : [slot.keyEnv], "named");
+    const winner = this.#named(slot);
     const notes = [...(note === undefined ? [] : [note]), ...(winner === undefined ? [] : [unused(winner)])];
     return {
       row: { provider, source: place, fingerprint: fingerprintOf(secret) },
@@ -138,7 +174,8 @@ class Keys implements ProviderKeyring {
 
   async remove(provider: string): ReturnType<KeyCabinet["remove"]> {
     const { existed, note } = await this.#options.store.delete(provider);
-    const left = this.#inEnvironment(variablesOf(this.#slots.get(provider)), "well-known");
+    const slot = this.#slots.get(provider);
+    const left = slot === undefined ? undefined : (this.#named(slot) ?? this.#wellKnown(slot));
     if (!existed) {
       this.#slot(provider);
       const where = left === undefined ? "" : `; the one in use is in the environment variable ${left.variable}`;
@@ -171,15 +208,28 @@ class Keys implements ProviderKeyring {
     }
   }
 
-  /** The first of the variables that is set. A well-known one may hold a key of ours, which is nobody's business outside. */
-  #inEnvironment(variables: readonly string[], kind: "named" | "well-known"): FoundKey | undefined {
+  #named({ keyEnv }: KeySlot): FoundKey | undefined {
+    return keyEnv === undefined ? undefined : this.#inEnvironment(keyEnv);
+  }
+
+  /** A well-known variable may hold a key of ours, which is nobody's business outside. */
+  #wellKnown({ variables }: KeySlot): FoundKey | undefined {
     for (const variable of variables) {
-      const secret = environmentSecret(this.#options.environment, variable);
-      if (secret === undefined || (kind === "well-known" && OWN_KEYS.test(secret.reveal()))) continue;
-      this.#learn(secret);
-      return { secret, source: "environment", variable };
+      const found = this.#inEnvironment(variable);
+      if (found !== undefined && !OWN_KEYS.test(found.secret.reveal())) return found;
     }
     return undefined;
+  }
+
+  #inEnvironment(variable: string): FoundKey | undefined {
+    const secret = environmentSecret(this.#options.environment, variable);
+    if (secret === undefined) return undefined;
+    this.#learn(secret);
+    if (!HEADER_SAFE.test(secret.reveal())) {
+      const message = `the environment variable ${variable} holds something that cannot be a key`;
+      throw new OperationalError("key_unreadable", message, { details: { variable } });
+    }
+    return { secret, source: "environment", variable };
   }
 
   #findStored(provider: string): Promise<FoundKey | undefined> {
@@ -211,22 +261,22 @@ class Keys implements ProviderKeyring {
     const slot = this.#slots.get(provider);
     if (slot !== undefined) return slot;
     const names = [...this.#slots.keys()].toSorted();
-    const list = names.length === 0 ? "none of this daemon's does" : `these do: ${names.join(", ")}`;
-    throw new UserError(
-      "provider_unknown",
-      `no provider "${provider}" takes a key;${suggestion(provider, names)} ${list}`,
-      { details: { provider, providers: names } },
-    );
+    const list = names.length === 0 ? "No provider in ghost.toml does." : `These do: ${names.join(", ")}.`;
+    const message = `no provider "${provider}" takes a key.${suggestion(provider, names)} ${list}`;
+    throw new UserError("provider_unknown", message, { details: { provider, providers: names } });
   }
 
   #changed(provider: string): void {
+    this.#changes += 1;
     this.#stored.delete(provider);
+    this.#current.delete(provider);
     for (const listener of this.#listeners) listener(provider);
   }
 
   /** (2) As it is, and as it stands in JSON and in an address. */
   #learn(secret: Secret): void {
     const text = secret.reveal();
+    if (text.length < MIN_KNOWN_CHARACTERS) return;
     for (const form of new Set([text, JSON.stringify(text).slice(1, -1), encodeURIComponent(text)])) {
       if (this.#known.has(form)) continue;
       this.#known.add(form);
@@ -235,10 +285,6 @@ class Keys implements ProviderKeyring {
       if (this.#known.size > MAX_KNOWN_TEXTS && oldest !== undefined) this.#known.delete(oldest);
     }
   }
-}
-
-function variablesOf(slot: KeySlot | undefined): readonly string[] {
-  return slot === undefined ? [] : [...(slot.keyEnv === undefined ? [] : [slot.keyEnv]), ...slot.variables];
 }
 
 function unused({ variable = "" }: FoundKey): string {

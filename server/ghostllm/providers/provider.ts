@@ -1,6 +1,7 @@
 /** What every model server looks like from inside. One file each in this folder, one line each in `index.ts`. */
 import type { ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
+import type { KeyVerdict } from "./key-check.ts";
 
 export interface Provider extends AsyncDisposable {
   /** `embedded`, `ollama` or the name in `[providers.compatible.<name>]`. */
@@ -22,4 +23,9 @@ export interface Provider extends AsyncDisposable {
   complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt>;
   /** @throws UserError `capability_missing` where the model cannot. */
   embed(texts: readonly string[], model: ModelInfo, signal: AbortSignal): Promise<Embeddings>;
+  /**
+   * Asks the server whether it takes the key, by its cheapest call. Only called when there is one. Without it the list of models is looked at.
+   * @throws what the call fails with: `explainRefusal` in `key-check.ts` puts it into words.
+   */
+  testKey?(signal: AbortSignal): Promise<KeyVerdict>;
 }
