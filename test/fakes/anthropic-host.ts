@@ -23,7 +23,7 @@ import { IssuedThinking } from "./anthropic-host-thinking.ts";
 import { countUsage, tokensOf } from "./cloud-frames.ts";
 import { playCloudAnswer, sendCloudStatus } from "./cloud-player.ts";
 import type { CloudRequest, CloudScript, CloudScriptSource, CloudStatus, ErrorWords } from "./cloud-script.ts";
-import { firstProblem } from "./cloud-schema.ts";
+import { firstProblem, type SchemaProblem } from "./cloud-schema.ts";
 import {
   type Asked,
   type Exchange,
@@ -183,7 +183,7 @@ function parse(
   const { body: raw, bodyText, headers, path } = exchange.request;
   const parsed = how.schema.safeParse(raw);
   if (!parsed.success) {
-    const message = raw === undefined ? "The request body is not valid JSON" : firstProblem(parsed.error);
+    const message = raw === undefined ? "The request body is not valid JSON" : wordsOf(firstProblem(parsed.error));
     host.violations.push(`${path}: ${message} in ${bodyText.slice(0, 500)}`);
     refuse(host, exchange, { code: 400, message });
     return undefined;
@@ -199,6 +199,12 @@ function parse(
   if (message === undefined) return body;
   refuse(host, exchange, { code: 400, message });
   return undefined;
+}
+
+/** `tools.0.nmae: Extra inputs are not permitted` */
+function wordsOf({ kind, path, message }: SchemaProblem): string {
+  const words = { unknown: "Extra inputs are not permitted", missing: "Field required", invalid: message };
+  return `${path.map(String).join(".")}: ${words[kind]}`;
 }
 
 function refuse(host: Desk["host"], { request, response }: Asked, error: { readonly code: number } & ErrorWords): void {

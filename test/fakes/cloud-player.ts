@@ -6,6 +6,12 @@ import { htmlPage, playFrames, playWholeBody } from "./host-player.ts";
 import { type Exchange, sendJson } from "./scripted-host.ts";
 import { renderFrame } from "./sse-frame.ts";
 
+/** As what an error under status 200 comes, and after how many frames. */
+export interface ErrorPlace {
+  readonly as: "error" | "failed";
+  readonly framesSent: number;
+}
+
 /** What a dialect makes of a script. */
 export interface CloudAnswer {
   readonly isStream: boolean;
@@ -19,7 +25,7 @@ export interface CloudAnswer {
   readonly unknown: Step;
   readonly headers: Readonly<Record<string, string>>;
   /** The error under status 200 that the script's fault asks for. */
-  readonly errorStep: (error: ErrorWords, as: "error" | "failed") => Step;
+  readonly errorStep: (error: ErrorWords, how: ErrorPlace) => Step;
   readonly sendStatus: (status: CloudStatus) => void;
 }
 
@@ -27,15 +33,17 @@ export async function playCloudAnswer(exchange: Exchange<CloudScript>, answer: C
   const { script, response, progress, signal } = exchange;
   const { status, fault } = script;
   const wire = { ...answer.wire, ...script.wire };
-  const error = (): Step =>
-    fault?.kind === "error-in-band" ? answer.errorStep(fault.error, fault.as ?? "error") : answer.unknown;
+  const error = (framesSent: number): Step =>
+    fault?.kind === "error-in-band"
+      ? answer.errorStep(fault.error, { as: fault.as ?? "error", framesSent })
+      : answer.unknown;
   const play = {
     response,
     progress,
     signal,
     fault,
-    errorInBand: () => {
-      const step = error();
+    errorInBand: (framesSent: number) => {
+      const step = error(framesSent);
       if (!answer.isStream) return Buffer.from(step.data);
       return renderFrame(step.data, { wire, index: 1, event: step.event, isLast: false });
     },

@@ -1,18 +1,16 @@
-/** What a fake cloud host says of a body that its schema refuses. */
-import type { ZodError, core } from "zod";
+/** What is wrong with a body that a fake cloud host's schema refuses; each host says it in its provider's words. */
+import type { core, ZodError } from "zod";
 
-/** `tools.0.custom.nmae: Extra inputs are not permitted`: the first problem, by its path, in the words that Anthropic has for it. */
-export function firstProblem(error: ZodError): string {
-  const [issue] = error.issues;
-  return issue === undefined ? error.message : problemOf(deepest(issue));
+export interface SchemaProblem {
+  /** `unknown`: a field that the API does not have. `missing`: one that it requires. */
+  readonly kind: "unknown" | "missing" | "invalid";
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
 }
 
-/** The fields that nobody knows, by their paths; empty where the problem is another. */
-export function unknownFields(error: ZodError): readonly string[] {
+export function firstProblem(error: ZodError): SchemaProblem {
   const [issue] = error.issues;
-  if (issue === undefined) return [];
-  const found = deepest(issue);
-  return found.code === "unrecognized_keys" ? found.keys.map((key) => [...found.path, key].map(String).join(".")) : [];
+  return issue === undefined ? { kind: "invalid", path: [], message: error.message } : problemOf(deepest(issue));
 }
 
 /** Of a union, the issue of the member that came furthest: the one that was meant. */
@@ -25,13 +23,16 @@ function deepest(issue: core.$ZodIssue): core.$ZodIssue {
   return inner === undefined ? issue : { ...inner, path: [...issue.path, ...inner.path] };
 }
 
+/** A member that is already wrong about which one it is was not meant. */
 function weight(issue: core.$ZodIssue): number {
-  return issue.path.length * 2 + (issue.code === "unrecognized_keys" ? 1 : 0);
+  const isOther = issue.path.at(-1) === "type" || issue.path.at(-1) === "role";
+  return issue.path.length * 2 + (issue.code === "unrecognized_keys" ? 1 : 0) - (isOther ? 1 : 0);
 }
 
-function problemOf(issue: core.$ZodIssue): string {
-  const at = (key?: PropertyKey) => [...issue.path, ...(key === undefined ? [] : [key])].map(String).join(".");
-  if (issue.code === "unrecognized_keys") return `${at(issue.keys[0])}: Extra inputs are not permitted`;
-  if (issue.code === "invalid_type" && issue.message.endsWith("received undefined")) return `${at()}: Field required`;
-  return `${at()}: ${issue.message}`;
+function problemOf(issue: core.$ZodIssue): SchemaProblem {
+  const { message } = issue;
+  if (issue.code === "unrecognized_keys")
+    return { kind: "unknown", path: [...issue.path, issue.keys[0] ?? ""], message };
+  const isMissing = issue.code === "invalid_type" && message.endsWith("received undefined");
+  return { kind: isMissing ? "missing" : "invalid", path: issue.path, message };
 }

@@ -32,8 +32,8 @@ export interface Play {
   /** Aborted when the peer has gone. */
   readonly signal: AbortSignal;
   readonly fault: PlayedFault | undefined;
-  /** The frame (or whole body) of an error under status 200. */
-  readonly errorInBand: () => Buffer;
+  /** The frame (or whole body) of an error under status 200, which comes after so many frames. */
+  readonly errorInBand: (framesSent: number) => Buffer;
   readonly msPerToken: number | undefined;
   readonly firstTokenMs: number | undefined;
   readonly afterHeadersMs?: number | undefined;
@@ -53,6 +53,7 @@ export async function playFrames(play: Play, frames: Iterable<Frame>): Promise<v
   response.flushHeaders();
   if (play.afterHeadersMs !== undefined) await sleep(play.afterHeadersMs, undefined, { signal });
   let tokensSent = 0;
+  let framesSent = 0;
   for (const frame of frames) {
     let { bytes } = frame;
     if (fault !== undefined && "afterTokens" in fault && tokensSent >= fault.afterTokens) {
@@ -60,7 +61,7 @@ export async function playFrames(play: Play, frames: Iterable<Frame>): Promise<v
         if (frame.isToken && tokensSent === fault.afterTokens) bytes = withInvalidByte(bytes);
       } else if (fault.kind === "error-in-band") {
         progress.faulted();
-        response.end(play.errorInBand());
+        response.end(play.errorInBand(framesSent));
         return;
       } else if (fault.kind === "hang") {
         await once(signal, "abort");
@@ -74,6 +75,7 @@ export async function playFrames(play: Play, frames: Iterable<Frame>): Promise<v
       await sleep(play.msPerToken, undefined, { signal });
     }
     await write(play, bytes);
+    framesSent += 1;
     if (frame.isToken) {
       tokensSent += 1;
       progress.sentToken();
@@ -93,7 +95,7 @@ export async function playWholeBody(
   let body: Buffer = Buffer.from(whole.body());
   if (fault?.kind === "invalid-utf8") body = withInvalidByte(body);
   if (fault?.kind === "error-in-band") {
-    body = play.errorInBand();
+    body = play.errorInBand(0);
     progress.faulted();
   }
   response.writeHead(200, { "content-type": "application/json", "content-length": body.length, ...play.headers });
