@@ -306,6 +306,12 @@ const catalogue = {
     meaning: "No session has this id.",
     advice: "`ghost sessions` lists them.",
   },
+  session_busy: {
+    family: "operational",
+    http: 409,
+    meaning: "An answer is still being written in this session; a second question would go on from half of it.",
+    advice: "Wait for the end of the answer or cancel it, or ask in a session of its own.",
+  },
   approval_not_found: {
     family: "user",
     http: 404,

@@ -24,6 +24,7 @@ import { toError, type Warden } from "../ghostwarden/warden.ts";
 import type { FileLog } from "../platform/log.ts";
 import { type Actor, type EffectRequest, effectKey, type Permit, type PermitSet } from "../platform/permit.ts";
 import type { Caller } from "./bind-api.ts";
+import { sessionBusy, SessionTurns } from "./session-turns.ts";
 
 export interface GhostServerOptions {
   readonly brain: Brain;
@@ -48,6 +49,7 @@ const MAX_UNREAD_LOG_LINES = 10_000;
 
 export function createGhostServer(options: GhostServerOptions): GhostHandlers<Caller> {
   const { brain, transcript, warden } = options;
+  const turns = new SessionTurns(options.clock);
   return {
     daemon: {
       status: async () => options.status(),
@@ -62,7 +64,7 @@ export function createGhostServer(options: GhostServerOptions): GhostHandlers<Ca
       },
       pull: (params, signal, caller) => pullModel(options, params, signal, actorOf(caller)),
     },
-    chat: { send: (params, signal, caller) => sendChat(options, params, signal, actorOf(caller)) },
+    chat: { send: (params, signal, caller) => sendChat({ ...options, turns }, params, signal, actorOf(caller)) },
     completion: { create: (params, signal, caller) => createCompletion(options, params, signal, actorOf(caller)) },
     session: {
       list: (params, _signal, caller) => transcript.list(caller.userId, params),
@@ -116,14 +118,17 @@ type ChatParams = Parameters<GhostHandlers<Caller>["chat"]["send"]>[0];
 type CompletionParams = Parameters<GhostHandlers<Caller>["completion"]["create"]>[0];
 
 async function* sendChat(
-  options: GhostServerOptions,
+  options: GhostServerOptions & { readonly turns: SessionTurns },
   params: ChatParams,
   signal: AbortSignal,
   actor: Actor,
 ): AsyncGenerator<ChatUpdate> {
-  const { brain, transcript, clock } = options;
+  const { brain, transcript, clock, turns } = options;
   const startedAt = clock.monotonic();
+  using turn = await turns.begin(actor.userId, params.sessionId, signal);
   const thread = params.sessionId === undefined ? undefined : await transcript.history(actor.userId, params.sessionId);
+  // An answer that another door is giving in this session: its end cannot be waited for here.
+  if (params.sessionId !== undefined && thread?.isStreaming === true) throw sessionBusy(params.sessionId);
   const system: readonly Message[] =
     params.system === undefined || thread !== undefined
       ? []
@@ -156,6 +161,7 @@ async function* sendChat(
   const answer = await brain.answer(request, session, signal);
   const { sessionId } = answer;
   if (sessionId === undefined) throw new BugError("internal", "a chat was recorded without a session");
+  turn.enter(sessionId);
   const firstTokenMs = clock.monotonic() - startedAt;
   const note = answer.model.note === undefined ? {} : { note: answer.model.note };
   yield {

@@ -374,63 +374,6 @@ async function ended(sessionId: SessionId): Promise<SessionEntry> {
   throw new Error("the watch ended before the answer");
 }
 
-test("two faces that go on with one session at the same time both keep everything: the later one branches off", async () => {
-  const { sessionId } = await chat({ text: "shared" }, { tokens: ["start"] });
-  host.play(({ bodyText }) => ({
-    tokens: bodyText.includes("from ada") ? ["to ", "ada"] : ["to ", "bob"],
-    msPerToken: 50,
-  }));
-  try {
-    using other = await daemon.connect("other");
-    const send = async (client: GhostClient, text: string) => {
-      let answer = "";
-      for await (const update of client.api.chat.send({ text, sessionId, model: "up/m" }, soon())) {
-        if (update.kind === "text") answer += update.text;
-      }
-      return answer;
-    };
-    assert.deepEqual(await Promise.all([send(face, "from ada"), send(other, "from bob")]), ["to ada", "to bob"]);
-  } finally {
-    host.play({});
-  }
-  const shared = ["user: shared", "assistant: start"];
-  const threads = (await threadsOf(sessionId)).toSorted((a, b) => ((a[2] ?? "") < (b[2] ?? "") ? -1 : 1));
-  assert.deepEqual(threads, [
-    [...shared, "user: from ada", "assistant: to ada"],
-    [...shared, "user: from bob", "assistant: to bob"],
-  ]);
-});
-
-test("a question into a session whose answer still streams is answered from what was there, in a branch of its own", async () => {
-  host.playOnce({ tokens: Array.from({ length: 200 }, (_, index) => `${index} `), msPerToken: 10 });
-  const slow = new AbortController();
-  const updates = face.api.chat.send({ text: "slow", model: "up/m" }, slow.signal);
-  let sessionId = unknown;
-  let slowText = "";
-  let quick: Promise<unknown> | undefined;
-  for await (const update of updates) {
-    if (update.kind === "started") ({ sessionId } = update);
-    if (update.kind !== "text") continue;
-    slowText += update.text;
-    if (quick === undefined && slowText.includes("20 "))
-      quick = chat({ text: "quick", sessionId }, { tokens: ["done"] });
-  }
-  await quick;
-  const threads = await threadsOf(sessionId);
-  assert.equal(threads.length, 2);
-  const [quickThread, slowThread] = threads.toSorted((a, b) => b.length - a.length);
-  assert.deepEqual(slowThread, ["user: slow", `assistant: ${slowText}`]);
-  assert.deepEqual(quickThread?.slice(2), ["user: quick", "assistant: done"]);
-  // The branch holds exactly what its model was sent: the words that were there when it was asked.
-  const asked = host.requests.findLast(({ bodyText }) => bodyText.includes('"quick"'))?.body;
-  const sent: readonly { readonly role: string; readonly content: string }[] = Reflect.get(Object(asked), "messages");
-  assert.deepEqual(
-    quickThread?.slice(0, 3),
-    sent.map(({ role, content }) => `${role}: ${content}`),
-  );
-  assert.ok(slowText.startsWith(sent[1]?.content ?? "-") && sent[1]?.content !== "");
-});
-
 test("what a killed daemon leaves is interrupted, and the chat goes on from it", async () => {
   using folder = testFolder();
   const first = await startTestDaemon({ folder, config: configFor(host.baseUrl) });
