@@ -111,6 +111,8 @@ export class AnswerFold {
 
   #addCall(event: Extract<StreamEvent, { kind: "toolCall" }>): void {
     const known = this.blocks.find((block) => block.kind === "toolCall" && block.index === event.index);
+    // Pieces of a call that was never opened belong to a tool on the provider's own side.
+    if (known === undefined && event.name === undefined && event.callId === undefined) return;
     const call: ToolCallBlock =
       known?.kind === "toolCall"
         ? known

@@ -1,6 +1,7 @@
 /** Frames back into events, by dialect: the transcript replays what was spooled with it. */
 import type { Dialect, StreamEvent } from "../stream.ts";
 import { BugError } from "../../base/errors.ts";
+import { decodeAnthropic } from "./anthropic.ts";
 import { decodeOllama } from "./ollama.ts";
 import { decodeOpenAi } from "./openai.ts";
 
@@ -12,7 +13,9 @@ export function decodeFrame(dialect: Dialect, bytes: Buffer): readonly StreamEve
     case "ollama":
       return decodeOllama(bytes);
     case "openai-responses":
+      throw new BugError("internal", `nothing speaks ${dialect} yet`);
     case "anthropic-messages":
+      return decodeAnthropic(bytes);
     case "gemini":
       throw new BugError("internal", `nothing speaks ${dialect} yet`);
     case "events":

@@ -85,6 +85,8 @@ export function addEvent(delta: Delta, findings: Findings, event: StreamEvent): 
 /** The parts of the assistant's message, in the order in which `Message` has them. */
 export function deltaParts(delta: Delta): readonly Part[] {
   const calls = delta.calls
+    // A call without id and name is the input of a tool on the provider's own side.
+    .filter(({ callId, name }) => callId !== "" || name !== "")
     .toSorted((a, b) => a.index - b.index)
     .map((call): Part => ({ kind: "toolCall", callId: call.callId, name: call.name, arguments: call.arguments }));
   return delta.text === "" ? calls : [{ kind: "text", text: delta.text }, ...calls];
