@@ -55,7 +55,7 @@ export const keySetResult = z.object({ row: keyRowSchema, note: z.string().optio
 export const keyListResult = z.object({
   /** One row for each provider that takes a key, and each stored key. */
   rows: z.array(keyRowSchema),
-  /** What was found damaged since the daemon started. */
+  /** That the stored keys cannot be read, or what was found damaged since the daemon started. */
   problem: z.string().optional(),
 });
 

@@ -38,6 +38,20 @@ const systemTools: readonly SystemTool[] = [
   { command: "mount", stage: "systems", neededFor: "full and read-only disks", debian: "mount", arch: "util-linux" },
   { command: "ss", stage: "systems", neededFor: "looking at sockets", debian: "iproute2", arch: "iproute2" },
   { command: "ip", stage: "systems", neededFor: "a network that goes silent", debian: "iproute2", arch: "iproute2" },
+  {
+    command: "dbus-daemon",
+    stage: "systems",
+    neededFor: "a session bus for the OS keyring",
+    debian: "dbus-daemon",
+    arch: "dbus",
+  },
+  {
+    command: "gnome-keyring-daemon",
+    stage: "systems",
+    neededFor: "stored keys in an OS keyring",
+    debian: "gnome-keyring",
+    arch: "gnome-keyring",
+  },
   { command: "ps", stage: "systems", neededFor: "looking at processes", debian: "procps", arch: "procps-ng" },
 ];
 

@@ -24,6 +24,8 @@ import { createAuthorizer } from "./authorizer.ts";
 import type { Caller } from "./bind-api.ts";
 import { createGhostServer } from "./ghost-server.ts";
 import { type BodyReader, createBodyReader } from "./http/body-reader.ts";
+import { registerMessages } from "./http/dialects/messages.ts";
+import { registerModels } from "./http/dialects/models.ts";
 import { registerOpenAi } from "./http/dialects/openai.ts";
 import { registerHealth } from "./http/health.ts";
 import { type HttpFront, startHttpFront } from "./http/http-server.ts";
@@ -271,6 +273,8 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     http: () => http.url,
     clients: () => rpc?.clients ?? 0,
   });
+  const aliases = Object.keys(config.routing.aliases);
+  const dialectOptions = { brain, bodies, userId: LOCAL_USER, aliases, clock, log };
   const http: HttpFront = store.use(
     await startHttpFront({
       permit: bootPermit("HTTP listener", [
@@ -279,18 +283,13 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
       port: config.http.port,
       keys: keyFiles.keys,
       maxBodyBytes: config.http.max_body_mib * 1024 * 1024,
+      ids: options.ids,
       log,
       register: [
-        (app, open) =>
-          registerOpenAi(app, {
-            open,
-            brain,
-            bodies,
-            userId: LOCAL_USER,
-            aliases: Object.keys(config.routing.aliases),
-            clock,
-            log,
-          }),
+        (app, open) => {
+          const dialect = { ...dialectOptions, open };
+          for (const register of [registerModels, registerOpenAi, registerMessages]) register(app, dialect);
+        },
         (app) => registerHealth(app, { version: VERSION, metrics: status.metrics }),
       ],
     }),

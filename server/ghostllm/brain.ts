@@ -8,7 +8,7 @@
  * 3. Leaving the loop, or aborting, stops the upstream in every state (I11).
  */
 
-import type { AnswerId, SessionId, ThreadId } from "../../protocol/ids.ts";
+import type { AnswerId, ModelRef, SessionId, ThreadId } from "../../protocol/ids.ts";
 import type { ModelInfo, ProviderStatus } from "../../protocol/model.ts";
 import type { RouteDecision, RouteTask } from "../../protocol/route.ts";
 import { answerIdSchema } from "../../protocol/ids.ts";
@@ -18,6 +18,7 @@ import type { Log } from "../platform/log.ts";
 import type { Actor } from "../platform/permit.ts";
 import type { Provider } from "./providers/provider.ts";
 import { decide, NO_NEEDS, type RouteNeeds } from "./routing/route.ts";
+import type { KeptTurn, ReasoningKeeper } from "./session/reasoning-keeper.ts";
 import type { Recording, Transcript } from "./session/transcript.ts";
 import {
   type Attempt,
@@ -70,6 +71,11 @@ export interface Brain extends AsyncDisposable {
   explain(target: string, task: RouteTask, actor: Actor, signal: AbortSignal): Promise<RouteDecision>;
   /** @throws what `decide` throws, and the last provider's error when all of the plan failed before their first frame. */
   answer(request: ModelRequest, context: AnswerContext, signal: AbortSignal): Promise<Answer>;
+  /** The model that would answer, and the prompt's tokens where it can count them. @throws what `decide` and the model's provider throw */
+  countTokens(
+    request: ChatRequest,
+    signal: AbortSignal,
+  ): Promise<{ readonly model: ModelRef; readonly tokens: number | undefined }>;
   embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings>;
   /** Embeddings in the client's own bytes where the model's server speaks OpenAI's dialect; undefined elsewhere. */
   relayEmbeddings(
@@ -86,6 +92,7 @@ export interface Brain extends AsyncDisposable {
 interface BrainOptions {
   readonly providers: readonly (Provider & { relayEmbeddings?(body: Buffer, signal: AbortSignal): Promise<Buffer> })[];
   readonly transcript: Transcript;
+  readonly keeper: ReasoningKeeper;
   readonly authorizer: Authorizer;
   readonly aliases: Readonly<Record<string, readonly string[]>>;
   readonly intents: Readonly<Record<string, readonly string[]>>;
@@ -96,6 +103,8 @@ interface BrainOptions {
 
 /** Model lists change when somebody pulls a model or starts a server: half a minute is soon enough, and keeps servers from being asked all day. */
 const CATALOGUE_FRESH_MS = 30_000;
+/** Providers that sign or encrypt what their models think. */
+const SEALING: ReadonlySet<string> = new Set(["anthropic", "openai", "azure", "xai", "gemini"]);
 /** Beyond this many open answers a new one is refused: each holds sockets and buffers, and the machine has an end. */
 const MAX_OPEN_ANSWERS = 4_096;
 
@@ -169,7 +178,8 @@ class GhostBrain implements Brain {
     this.#openAnswers += 1;
     this.#begun += 1;
     try {
-      const { attempt, model } = await this.#openFirst(request, decision, known.value.models, signal);
+      const asked = this.#withThinking(request);
+      const { attempt, model } = await this.#openFirst(asked, decision, known.value.models, signal);
       recording.opened(model.ref, decision);
       log.debug({
         event: "answer.opened",
@@ -185,7 +195,7 @@ class GhostBrain implements Brain {
         decision,
         trimmedCharacters: attempt.trimmedCharacters,
         dropped: attempt.dropped ?? [],
-        frames: this.#record(attempt, recording, signal),
+        frames: this.#record(attempt, recording, { signal, turn: this.#keptTurn(request, model) }),
       };
     } catch (thrown) {
       this.#openAnswers -= 1;
@@ -195,6 +205,18 @@ class GhostBrain implements Brain {
       recording.end(outcome);
       throw error;
     }
+  }
+
+  async countTokens(request: ChatRequest, signal: AbortSignal) {
+    const { models } = await this.catalogue({ refresh: false }, signal);
+    const { target, actor } = request;
+    const decision = this.#decide({ target, task: "chat", needs: needsOf(request), models, actor });
+    const model = models.find(({ ref }) => ref === decision.plan[0]);
+    if (model === undefined) throw new OperationalError("no_model_available", `"${target}" finds no model`);
+    const provider = this.#provider(model);
+    if (provider.countTokens === undefined) return { model: model.ref, tokens: undefined };
+    if (model.locality === "cloud") await this.#options.authorizer.authorizeCloud(model, actor, signal);
+    return { model: model.ref, tokens: await provider.countTokens(request, model, signal) };
   }
 
   async embed(request: EmbeddingRequest, signal: AbortSignal): Promise<Embeddings> {
@@ -254,6 +276,24 @@ class GhostBrain implements Brain {
     }));
   }
 
+  /** The request with the thinking that its client could not carry back in its places. */
+  #withThinking(request: ModelRequest): ModelRequest {
+    if (request.task !== "chat" || request.tools.length === 0) return request;
+    const { keeper } = this.#options;
+    const messages = async () => keeper.restore(request.actor.userId, await request.messages());
+    return { ...request, messages };
+  }
+
+  /** What watches for thinking that the client cannot carry; a client that can needs none, and its relay is not looked into. */
+  #keptTurn(request: ModelRequest, model: ModelInfo): KeptTurn | undefined {
+    if (request.task !== "chat" || request.tools.length === 0) return undefined;
+    const dialect = request.recordedBody?.dialect ?? request.origin?.dialect;
+    if (dialect === "openai-responses" || dialect === "anthropic-messages") return undefined;
+    // A chat completion has nothing that its own dialect could not carry.
+    if (dialect === "openai-chat" && !SEALING.has(model.provider)) return undefined;
+    return this.#options.keeper.watch(request.actor.userId, model.provider);
+  }
+
   /** Tries the plan in order. The error of the last try is what the caller learns; the others are in the log. */
   async #tryPlan<Result>(
     decision: RouteDecision,
@@ -279,7 +319,11 @@ class GhostBrain implements Brain {
   }
 
   /** Written out, since a generator would add its promises to each frame of each open answer. */
-  #record(attempt: Attempt, recording: Recording, signal: AbortSignal): AsyncIterable<Frame> {
+  #record(
+    attempt: Attempt,
+    recording: Recording,
+    { signal, turn }: { readonly signal: AbortSignal; readonly turn: KeptTurn | undefined },
+  ): AsyncIterable<Frame> {
     const source = attempt.frames[Symbol.asyncIterator]();
     let isEnded = false;
     const end = (outcome: Parameters<Recording["end"]>[0]) => {
@@ -310,6 +354,7 @@ class GhostBrain implements Brain {
     let failing: GhostError | undefined;
     const take = (result: IteratorResult<Frame>): IteratorResult<Frame> | Promise<never> => {
       if (result.done === true) {
+        turn?.end();
         end({ state: "complete" });
         return result;
       }
@@ -317,6 +362,7 @@ class GhostBrain implements Brain {
         const broken = breakIn(result.value);
         const value = broken === undefined ? result.value : eventsFrame(broken.before);
         recording.record(value);
+        turn?.add(value);
         failing = broken?.error;
         return { value, done: false };
       } catch (thrown) {
@@ -365,7 +411,7 @@ class GhostBrain implements Brain {
  * An error that passed here as an event would leave the fronts to end the answer cleanly (2).
  */
 function breakIn(frame: Frame): { readonly before: readonly StreamEvent[]; readonly error: GhostError } | undefined {
-  if (frame.dialect === "openai-chat" || frame.dialect === "openai-completion") return undefined;
+  if (frame.dialect !== "events" && frame.dialect !== "ollama") return undefined;
   const events = frame.events();
   for (const [index, event] of events.entries()) {
     if (event.kind === "error") return { before: events.slice(0, index), error: new ReportedError(event.error) };

@@ -123,6 +123,10 @@ export const REFUSED_EXTRAS: Readonly<Record<string, string>> = {
   functions: "tools, not the older `functions`",
   container: "no containers of the provider",
   mcp_servers: "no servers called by the provider",
+  content_block: "no content blocks of this type",
+  file_id: "no files kept by the provider",
+  compaction: "only its maker can read that summary",
+  "items of other tools": "nothing is known of such items",
 };
 
 /**

@@ -13,6 +13,7 @@ import type { EmbeddedProvider } from "./providers/embedded.ts";
 import { createProviders } from "./providers/index.ts";
 import { checkKey, type KeyVerdict } from "./providers/key-check.ts";
 import { type KeyCabinet, type KeyPlaces, openProviderKeys } from "./providers/keys.ts";
+import { createReasoningKeeper } from "./session/reasoning-keeper.ts";
 import { openTranscript, type Transcript } from "./session/transcript.ts";
 import type { Dialect, Message } from "./stream.ts";
 
@@ -71,7 +72,17 @@ export async function openBrain(options: GhostLlmOptions): Promise<GhostLlm> {
   const providers = createProviders({ ...options, keys, config: config.providers });
   const { aliases, intents } = config.routing;
   const brain = store.use(
-    createBrain({ providers: providers.all, transcript, authorizer, aliases, intents, clock, ids, log }),
+    createBrain({
+      providers: providers.all,
+      transcript,
+      keeper: createReasoningKeeper(options),
+      authorizer,
+      aliases,
+      intents,
+      clock,
+      ids,
+      log,
+    }),
   );
   store.use(keys.onChange(() => brain.forgetCatalogue()));
   const desk: KeyDesk = {

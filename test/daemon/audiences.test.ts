@@ -20,9 +20,12 @@ const ROUTES: Readonly<Record<string, "none" | "model" | "face">> = {
   "GET /healthz": "none",
   "GET /metrics": "face",
   "GET /v1/models": "model",
+  "GET /v1/models/*": "model",
   "POST /v1/chat/completions": "model",
   "POST /v1/completions": "model",
   "POST /v1/embeddings": "model",
+  "POST /v1/messages": "model",
+  "POST /v1/messages/count_tokens": "model",
 };
 
 test("the routes that exist are the routes that are listed", () => {

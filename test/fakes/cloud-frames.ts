@@ -9,6 +9,8 @@ export interface Step {
   readonly event: string | undefined;
   readonly data: string;
   readonly isToken: boolean;
+  /** Written as it is, outside any event. */
+  readonly isBare?: boolean;
 }
 
 /** In our counts: `inputTokens` includes the cache's, `outputTokens` reasoning. */

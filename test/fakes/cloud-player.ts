@@ -44,7 +44,7 @@ export async function playCloudAnswer(exchange: Exchange<CloudScript>, answer: C
     fault,
     errorInBand: (framesSent: number) => {
       const step = error(framesSent);
-      if (!answer.isStream) return Buffer.from(step.data);
+      if (!answer.isStream || step.isBare === true) return Buffer.from(step.data);
       return renderFrame(step.data, { wire, index: 1, event: step.event, isLast: false });
     },
     msPerToken: script.msPerToken,

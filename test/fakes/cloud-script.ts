@@ -21,7 +21,7 @@ export interface ReasoningBlock {
 export interface TextBlock {
   readonly kind: "text";
   readonly deltas: readonly string[];
-  /** Gemini: the last part of this text carries a `thoughtSignature`. */
+  /** Gemini: a `thoughtSignature` comes behind the text, in a stream on a part whose text is empty. */
   readonly isSigned?: boolean;
   /** Responses: the `phase` of the message. */
   readonly phase?: "commentary" | "final_answer";
@@ -92,7 +92,10 @@ export type CloudFault =
   | { readonly kind: "hang-before-headers" }
   | { readonly kind: "hang"; readonly afterTokens: number }
   | { readonly kind: "invalid-utf8"; readonly afterTokens: number }
-  /** An error under status 200, then a clean end. `failed` is Responses' `response.failed` in the place of `error`. */
+  /**
+   * An error under status 200, then a clean end. `failed`: on Responses `response.failed` in the place of `error`, on Gemini the error as bare JSON,
+   * outside any event, as proxies in front of it write it.
+   */
   | {
       readonly kind: "error-in-band";
       readonly afterTokens: number;
@@ -136,7 +139,7 @@ export interface CloudScript {
   readonly serviceTier?: string;
   /** Gemini: with finish reason `CONTINUATION`, the token that the next hop sends. */
   readonly continuationToken?: string;
-  /** Gemini: checkpoints of a long decode that come in mid-stream, after so many deltas. */
+  /** Gemini: checkpoints of a long decode that come in mid-stream: with the delta of this number, and good for all up to it. */
   readonly checkpoints?: readonly { readonly afterTokens: number; readonly token: string }[];
 }
 

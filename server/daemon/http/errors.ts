@@ -30,24 +30,29 @@ export interface HttpError {
   readonly body: string;
 }
 
-/** With `retry-after` where somebody knows it. */
-export function httpError(error: GhostError, shape: ErrorShape = "openai"): HttpError {
+/** With `retry-after` where somebody knows it. `requestId` goes into the headers that SDKs read, and into Anthropic's body. */
+export function httpError(error: GhostError, shape: ErrorShape = "openai", requestId?: string): HttpError {
   const retryAfter =
     error.retryAfterMs === undefined ? {} : { "retry-after": String(Math.ceil(error.retryAfterMs / 1000)) };
   return {
     status: errorCatalogue[error.code].http,
-    headers: { "content-type": "application/json", ...retryAfter },
-    body: errorBody(error, shape),
+    headers: { "content-type": "application/json", ...retryAfter, ...idHeaders(shape, requestId) },
+    body: errorBody(error, shape, requestId),
   };
 }
 
+function idHeaders(shape: ErrorShape, requestId: string | undefined): Readonly<Record<string, string>> {
+  if (requestId === undefined) return {};
+  return { "x-request-id": requestId, ...(shape === "anthropic" ? { "request-id": requestId } : {}) };
+}
+
 /** The JSON text of an error, for a body or for an in-band frame. */
-export function errorBody(error: GhostError, shape: ErrorShape = "openai"): string {
+export function errorBody(error: GhostError, shape: ErrorShape = "openai", requestId?: string): string {
   switch (shape) {
     case "openai":
       return JSON.stringify({ error: openAiError(error) });
     case "anthropic":
-      return JSON.stringify({ type: "error", error: anthropicError(error) });
+      return JSON.stringify({ type: "error", error: anthropicError(error), request_id: requestId ?? null });
     case "ollama":
       return JSON.stringify({ error: errorText(error) });
   }

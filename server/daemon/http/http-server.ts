@@ -7,6 +7,7 @@ import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import type { ClientId, UserId } from "../../../protocol/ids.ts";
 import { clientIdSchema } from "../../../protocol/ids.ts";
 import { BugError, type GhostError, OperationalError, systemCode, toGhostError, UserError } from "../../base/errors.ts";
+import type { Ids } from "../../base/clock.ts";
 import { suggestion } from "../../base/text.ts";
 import type { Log } from "../../platform/log.ts";
 import { type Actor, type StandingPermit, THIS_MACHINE } from "../../platform/permit.ts";
@@ -47,6 +48,8 @@ interface HttpFrontOptions {
   readonly port: number;
   readonly keys: Keys;
   readonly maxBodyBytes: number;
+  /** Names requests, so that an error can be found again in the log. */
+  readonly ids: Ids;
   readonly log: Log;
   readonly register: readonly ((app: FastifyInstance, open: OpenRequests) => void)[];
 }
@@ -101,6 +104,7 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
     // Idle connections stay: what Node calls idle includes answers that have ended and are still being sent.
     drain() {
       isDraining = true;
+      open.drain();
     },
     cut: (reason) => open.cut(reason),
     async [Symbol.asyncDispose]() {
@@ -119,6 +123,7 @@ function createApp(
   const app = fastify({
     bodyLimit: options.maxBodyBytes,
     logger: false,
+    genReqId: () => options.ids.next("req"),
     // A HEAD route of its own for each GET route would need an audience of its own.
     exposeHeadRoutes: false,
     serverFactory: (handler) => createRawServer(handler),
@@ -158,9 +163,10 @@ function createApp(
       ),
     );
   });
-  app.setErrorHandler((thrown, _request, reply) => {
+  app.setErrorHandler((thrown, request, reply) => {
     const error = translate(thrown, options.maxBodyBytes);
-    if (error.family === "bug") options.log.error({ event: "http.failed", error });
+    if (error.family === "bug") options.log.error({ event: "http.failed", request: request.id, error });
+    else options.log.debug({ event: "http.refused", request: request.id, code: error.code, message: error.message });
     sendError(reply, error);
   });
   return app;
@@ -211,15 +217,17 @@ function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Serv
 }
 
 export function sendError(reply: FastifyReply, error: GhostError): void {
-  const { is404, routeOptions, url } = reply.request;
-  const shape = (is404 ? undefined : routeOptions.config.errors) ?? shapeByPath(url);
-  const { status, headers, body } = httpError(error, shape);
+  const { is404, routeOptions, id } = reply.request;
+  const shape = (is404 ? undefined : routeOptions.config.errors) ?? shapeOf(reply.request);
+  const { status, headers, body } = httpError(error, shape, id);
   void reply.code(status).headers(headers).send(body);
 }
 
-/** For paths that no route has: what their dialect's clients would read. */
-function shapeByPath(url: string): ErrorShape {
-  return url.startsWith("/v1/messages") ? "anthropic" : "openai";
+/** Where no route says it: what the clients of this path would read. Lists of models are asked for in two dialects. */
+function shapeOf({ url, headers }: FastifyRequest): ErrorShape {
+  const isAnthropic =
+    url.startsWith("/v1/messages") || (url.startsWith("/v1/models") && headers["anthropic-version"] !== undefined);
+  return isAnthropic ? "anthropic" : "openai";
 }
 
 function translate(thrown: unknown, maxBodyBytes: number) {

@@ -7,7 +7,17 @@ import type { ServerResponse } from "node:http";
 import { type GhostError, OperationalError } from "../../base/errors.ts";
 
 export class OpenRequests {
-  readonly #open = new Map<ServerResponse, AbortController>();
+  readonly #open = new Map<object, AbortController>();
+  #isDraining = false;
+
+  /** No new work is taken any more. */
+  get isDraining(): boolean {
+    return this.#isDraining;
+  }
+
+  drain(): void {
+    this.#isDraining = true;
+  }
 
   get size(): number {
     return this.#open.size;
@@ -22,6 +32,13 @@ export class OpenRequests {
       if (!raw.writableFinished) controller.abort(new OperationalError("cancelled", "the client went away"));
     });
     return controller.signal;
+  }
+
+  /** The same for work that has no response of its own, as on a WebSocket: it counts until it is disposed. */
+  hold(): Disposable & { readonly controller: AbortController } {
+    const controller = new AbortController();
+    this.#open.set(controller, controller);
+    return { controller, [Symbol.dispose]: () => void this.#open.delete(controller) };
   }
 
   /** Ends all of them: each answers its client with `reason`. */

@@ -4,6 +4,7 @@ import { BugError } from "../../base/errors.ts";
 import { decodeAnthropic } from "./anthropic.ts";
 import { decodeOllama } from "./ollama.ts";
 import { decodeOpenAi } from "./openai.ts";
+import { decodeResponses } from "./responses.ts";
 
 export function decodeFrame(dialect: Dialect, bytes: Buffer): readonly StreamEvent[] {
   switch (dialect) {
@@ -13,7 +14,7 @@ export function decodeFrame(dialect: Dialect, bytes: Buffer): readonly StreamEve
     case "ollama":
       return decodeOllama(bytes);
     case "openai-responses":
-      throw new BugError("internal", `nothing speaks ${dialect} yet`);
+      return decodeResponses(bytes);
     case "anthropic-messages":
       return decodeAnthropic(bytes);
     case "gemini":

@@ -125,12 +125,16 @@ export function finishReason(text: string): FinishReason {
   switch (text) {
     case "stop":
     case "eos":
+    case "end_turn":
+    case "stop_sequence":
       return "stop";
     case "length":
     case "max_tokens":
+    case "model_length":
       return "length";
     case "tool_calls":
     case "function_call":
+    case "tool_use":
       return "toolCalls";
     case "content_filter":
       return "contentFilter";

@@ -6,25 +6,28 @@
 import { z } from "zod";
 import { modelRefSchema } from "../../../protocol/ids.ts";
 import type { Locality, ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
-import { type GhostError, OperationalError, toGhostError, UserError } from "../../base/errors.ts";
+import { OperationalError, toGhostError, UserError } from "../../base/errors.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
+import type { Ids } from "../../base/clock.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { openAiFrame } from "../frames/openai.ts";
 import { sseData, sseFrames } from "../frames/sse.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
 import { describeModels, KEY_TEST_TIMEOUT_MS, type KeyVerdict } from "./key-check.ts";
 import type { ProviderKeys } from "./keys.ts";
+import { carry } from "../carriage.ts";
+import { createChatRepair } from "./chat-repair.ts";
 import { chatBody, completionBody } from "./openai-body.ts";
+import { openAiRejection } from "./openai-rejection.ts";
 import type { Provider } from "./provider.ts";
 import {
-  firstWords,
   type FrameFormat,
   MAX_ANSWER_BYTES,
+  mapFrames,
   MAX_MODEL_LIST_BYTES,
   openStream,
   openWhole,
   parseJson,
-  readRefusal,
   type Server,
 } from "./upstream.ts";
 
@@ -47,6 +50,7 @@ interface CompatibleOptions {
   readonly http: HttpClient;
   readonly permit: StandingPermit;
   readonly keys: ProviderKeys;
+  readonly ids: Ids;
 }
 
 const MODEL_LIST_TIMEOUT_MS = 3_000;
@@ -136,15 +140,14 @@ class CompatibleProvider implements RelayingProvider {
   }
 
   async chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
-    const body =
-      request.origin?.dialect === "openai-chat"
-        ? request.origin.bodyFor(model.name)
-        : await chatBody(request, model.name);
-    return this.#open(
-      { dialect: "openai-chat", path: "chat/completions", body, stream: request.stream },
-      model,
-      signal,
-    );
+    const call = { dialect: "openai-chat", path: "chat/completions", stream: request.stream } as const;
+    if (request.origin?.dialect === "openai-chat")
+      return this.#open({ ...call, body: request.origin.bodyFor(model.name) }, model, signal);
+    const dropped = carry(request, "openai-chat", model.ref);
+    const { body, tools } = await chatBody(request, model.name);
+    const attempt = await this.#open({ ...call, body }, model, signal);
+    const repair = createChatRepair(this.#options.ids);
+    return { ...attempt, dropped, frames: mapFrames(attempt.frames, (frame) => tools.restore(repair(frame))) };
   }
 
   async complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
@@ -188,7 +191,7 @@ class CompatibleProvider implements RelayingProvider {
     const keyPath = KNOWN_SERVERS[this.#base.hostname]?.keyPath;
     if (keyPath !== undefined) {
       const page = await this.#get(keyPath, await this.#authorization(signal), look);
-      if (page.status !== 200) throw await rejection(this.#server, page);
+      if (page.status !== 200) throw await openAiRejection(this.#server, page);
       await readBody(page, MAX_KEY_PAGE_BYTES);
     }
     const models = await this.#fetchModels(look);
@@ -213,7 +216,7 @@ class CompatibleProvider implements RelayingProvider {
     const { config } = this.#options;
     const waiting = AbortSignal.any([look.signal, AbortSignal.timeout(look.timeoutMs)]);
     const response = await this.#get("models", await this.#authorization(waiting), look);
-    if (response.status !== 200) throw await rejection(this.#server, response);
+    if (response.status !== 200) throw await openAiRejection(this.#server, response);
     const parsed = modelList.safeParse(parseJson(await readBody(response, MAX_MODEL_LIST_BYTES)));
     if (!parsed.success) {
       throw new OperationalError("upstream_failed", `${this.id}: ${config.base_url}models is not a model list`);
@@ -286,7 +289,7 @@ class CompatibleProvider implements RelayingProvider {
       },
       signal,
     );
-    if (response.status < 200 || response.status > 299) throw await rejection(this.#server, response);
+    if (response.status < 200 || response.status > 299) throw await openAiRejection(this.#server, response);
     return response;
   }
 }
@@ -312,7 +315,7 @@ function describe(options: CompatibleOptions, name: string, contextWindow: numbe
 }
 
 /** Without `[DONE]`: whoever writes to the client says it when the whole answer is stored. */
-const CHAT_FRAMES = chatFrames("openai-chat");
+export const CHAT_FRAMES = chatFrames("openai-chat");
 const COMPLETION_FRAMES = chatFrames("openai-completion");
 
 function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
@@ -326,45 +329,4 @@ function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
         ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]"))
         : bytes,
   };
-}
-
-const errorBody = z.looseObject({
-  error: z.union([
-    z.string(),
-    z.looseObject({
-      message: z.string().nullish(),
-      code: z.union([z.string(), z.number()]).nullish().catch(undefined),
-      type: z.string().nullish().catch(undefined),
-    }),
-  ]),
-});
-
-/** An answer with an error status as one of our errors. The upstream's own words are kept, shortened. */
-async function rejection(server: Server, response: HttpResponse): Promise<GhostError> {
-  const { status, body, json, retryAfterMs } = await readRefusal(response);
-  const parsed = errorBody.safeParse(json);
-  const error = parsed.success ? parsed.data.error : undefined;
-  const { id, clean } = server;
-  // Before it is shortened: half a key is no key to look for.
-  const text = clean(typeof error === "string" ? error : (error?.message ?? firstWords(body, clean))).slice(0, 500);
-  const code = typeof error === "object" ? String(error.code ?? error.type ?? "") : "";
-  const message = `${id} answered ${status}${text === "" ? "" : `: ${text}`}`;
-  const retry = retryAfterMs === undefined ? {} : { retryAfterMs };
-  const details = { provider: id, status, ...(code === "" ? {} : { reason: clean(code).slice(0, 100) }) };
-  if (code === "context_length_exceeded") return new UserError("context_too_long", message, { details });
-  switch (status) {
-    case 401:
-    case 403:
-      return new UserError("upstream_auth", message, { details });
-    case 404:
-      return new UserError("model_not_found", message, { details });
-    case 400:
-    case 413:
-    case 422:
-      return new UserError("upstream_rejected", message, { details });
-    case 429:
-      return new OperationalError("upstream_rate_limited", message, { details, ...retry });
-    default:
-      return new OperationalError("upstream_failed", message, { details, ...retry });
-  }
 }

@@ -18,6 +18,7 @@ import type { EngineGrammar, EngineMessage, EngineModel, EngineTask } from "../l
 import { ModelPuller, type PullAuthorizer, type PullParams } from "../local/pull.ts";
 import { ModelRegistry, type WeightsFacts } from "../local/registry.ts";
 import { reduceSchema } from "../local/schema-subset.ts";
+import { carry } from "../carriage.ts";
 import {
   type Attempt,
   type ChatRequest,
@@ -177,11 +178,9 @@ class LocalProvider implements EmbeddedProvider {
   }
 
   async chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
-    if (request.tools.length > 0 && request.toolChoice !== "none") {
-      throw new UserError("capability_missing", `${model.ref} cannot call tools`, { details: { model: model.ref } });
-    }
+    const dropped = carry(request, "embedded", model.ref);
     const messages = (await request.messages()).map((message) => toEngineMessage(message, model));
-    return this.#generate(request, model, { kind: "chat", messages }, signal);
+    return { ...(await this.#generate(request, model, { kind: "chat", messages }, signal)), dropped };
   }
 
   complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {

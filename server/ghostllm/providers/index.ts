@@ -1,15 +1,20 @@
 /** All kinds of providers. A new one is a file beside this, a line here, and its fixture. */
+import type { Locality } from "../../../protocol/model.ts";
 import type { Clock, Environment, Ids } from "../../base/clock.ts";
 import type { GhostConfig } from "../../platform/config/schema.ts";
 import type { HttpClient } from "../../platform/http-client.ts";
 import type { FileLog } from "../../platform/log.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
+import { createAzureProvider, declareAzureKey } from "./azure.ts";
+import { createAnthropicProvider } from "./anthropic.ts";
 import { createCompatibleProvider } from "./compatible.ts";
 import { createEmbeddedProvider, type EmbeddedProvider } from "./embedded.ts";
 import type { ProviderKeys } from "./keys.ts";
 import { localityOf } from "./locality.ts";
 import { createOllamaProvider } from "./ollama.ts";
+import { createOpenAiProvider } from "./openai.ts";
 import type { Provider } from "./provider.ts";
+import { createXaiProvider } from "./xai.ts";
 
 export interface ProviderContext {
   readonly config: GhostConfig["providers"];
@@ -67,7 +72,30 @@ export function createProviders(context: ProviderContext): ProviderSet {
       http,
       permit: context.permitFor(new URL(server.base_url).origin),
       keys: context.keys,
+      ids,
     }),
   );
-  return { all: [embedded, ollama, ...compatible], embedded };
+  return { all: [embedded, ollama, ...compatible, ...withAccounts(context)], embedded };
+}
+
+/** Those that need an account of the user's own: each has no models until there is a key for it. */
+function withAccounts({ config, http, permitFor, keys }: ProviderContext): readonly Provider[] {
+  const { anthropic, openai, azure, xai } = config;
+  const at = <Settings extends { readonly base_url: string; readonly locality?: Locality | undefined }>(
+    settings: Settings,
+  ) => ({
+    config: settings,
+    locality: settings.locality ?? localityOf(settings.base_url),
+    http,
+    permit: permitFor(new URL(settings.base_url).origin),
+    keys,
+  });
+  const { base_url: azureUrl } = azure;
+  if (azure.enabled) declareAzureKey(keys, azure.key_env);
+  return [
+    ...(anthropic.enabled ? [createAnthropicProvider(at(anthropic))] : []),
+    ...(openai.enabled ? [createOpenAiProvider(at(openai))] : []),
+    ...(azure.enabled && azureUrl !== undefined ? [createAzureProvider(at({ ...azure, base_url: azureUrl }))] : []),
+    ...(xai.enabled ? [createXaiProvider(at(xai))] : []),
+  ];
 }

@@ -60,7 +60,7 @@ const REASONS: readonly {
     codes: ["upstream_quota"],
     statuses: [402],
     words:
-      /insufficient[_ ](quota|funds|credits?|balance)|billing[_ ](hard|details)|credit balance|out of credits?|exceeded your current quota|never purchased|payment required/i,
+      /insufficient[_ ](quota|funds|credits?|balance)|billing[_ ](hard|details)|credit balance|out of credits?|exceeded your current quota|not have any credits|n't have any credits|payment required/i,
     says: (provider) => `${provider} knows the key, and its account has no credit left: add some with the provider`,
   },
   {

@@ -14,7 +14,7 @@ import type { Secret } from "../../base/secret.ts";
 import { suggestion } from "../../base/text.ts";
 import type { FileLog } from "../../platform/log.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
-import { environmentSecret, openSecretStore, type SecretStore } from "../../platform/secrets.ts";
+import { environmentSecret, openSecretStore, type SecretStore, type StoredName } from "../../platform/secrets.ts";
 
 /** A provider that takes a key, and where its key may stand. Each provider declares its own. */
 export interface KeySlot {
@@ -52,6 +52,7 @@ export interface ProviderKeys {
 export interface KeyCabinet {
   /** @throws UserError `provider_unknown`, `folder_unusable`; OperationalError `storage_full` */
   set(provider: string, secret: Secret): Promise<{ readonly row: KeyRow; readonly note?: string }>;
+  /** Never fails for a store that cannot be read: `problem` says so. */
   list(signal: AbortSignal): Promise<{ readonly keys: readonly KeyRow[]; readonly problem?: string }>;
   /** @throws UserError `provider_unknown`, `key_missing` where none is stored; OperationalError `key_unreadable` */
   remove(provider: string): Promise<{ readonly note?: string }>;
@@ -160,7 +161,8 @@ class Keys implements ProviderKeyring {
 
   async list(signal: AbortSignal): ReturnType<KeyCabinet["list"]> {
     const { store } = this.#options;
-    const stored = new Map((await store.list()).map((row) => [row.name, row]));
+    const { names, unreadable } = await listStored(store);
+    const stored = new Map(names.map((row) => [row.name, row]));
     const providers = [...new Set([...this.#slots.keys(), ...stored.keys()])].toSorted();
     const keys: KeyRow[] = [];
     for (const provider of providers) {
@@ -169,7 +171,8 @@ class Keys implements ProviderKeyring {
       const isShown = inStore !== undefined && row.source === inStore.place;
       keys.push(isShown ? { ...row, updatedAtMs: inStore.updatedAtMs } : row);
     }
-    return { keys, ...(store.problem === undefined ? {} : { problem: store.problem }) };
+    const problem = unreadable ?? store.problem;
+    return { keys, ...(problem === undefined ? {} : { problem }) };
   }
 
   async remove(provider: string): ReturnType<KeyCabinet["remove"]> {
@@ -284,6 +287,19 @@ class Keys implements ProviderKeyring {
       const [oldest] = this.#known;
       if (this.#known.size > MAX_KNOWN_TEXTS && oldest !== undefined) this.#known.delete(oldest);
     }
+  }
+}
+
+/** A file that cannot be read hides no key that is in the environment. */
+async function listStored(
+  store: SecretStore,
+): Promise<{ readonly names: readonly StoredName[]; readonly unreadable?: string }> {
+  try {
+    return { names: await store.list() };
+  } catch (error) {
+    if (error instanceof GhostError && error.code === "folder_unusable")
+      return { names: [], unreadable: error.message };
+    throw error;
   }
 }
 

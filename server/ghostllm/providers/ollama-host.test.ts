@@ -43,6 +43,7 @@ test("models are listed with what they can do, where they run and how much they 
     tools: true,
     vision: false,
     jsonSchema: true,
+    reasoning: false,
   });
   assert.deepEqual(models[2]?.capabilities, {
     chat: false,
@@ -52,6 +53,7 @@ test("models are listed with what they can do, where they run and how much they 
     tools: false,
     vision: false,
     jsonSchema: false,
+    reasoning: false,
   });
   assert.match(models[3]?.note ?? "", /ollama\.com/);
   assert.deepEqual(

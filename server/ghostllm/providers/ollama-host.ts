@@ -216,6 +216,7 @@ export class OllamaHostClient {
         fim: can("insert") || infill !== undefined,
         embeddings: can("embedding"),
         tools: can("tools"),
+        reasoning: can("thinking"),
         vision: can("vision"),
         jsonSchema: can("completion"),
       },

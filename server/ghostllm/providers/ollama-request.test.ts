@@ -5,7 +5,9 @@ import type { ModelInfo } from "../../../protocol/model.ts";
 import { GhostError } from "../../base/errors.ts";
 import type { ChatRequest, CompletionRequest, Message } from "../stream.ts";
 import { refusalError } from "./ollama-refusal.ts";
-import { type Body, chatBody, completionBody } from "./ollama-request.ts";
+import { type Body, chatBody as chatParts, completionBody } from "./ollama-request.ts";
+
+const chatBody = async (...given: Parameters<typeof chatParts>): Promise<Body> => (await chatParts(...given)).body;
 
 const settings = { numCtx: 1000, keepAlive: "10m" };
 const model: ModelInfo = {

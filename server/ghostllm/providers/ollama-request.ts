@@ -8,8 +8,9 @@
  */
 import type { ModelInfo } from "../../../protocol/model.ts";
 import { UserError } from "../../base/errors.ts";
+import { carry } from "../carriage.ts";
 import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling } from "../stream.ts";
-import { OPENAI_NAMES, type WireFunction, wireTools } from "../tool-names.ts";
+import { OPENAI_NAMES, type WireFunction, type WireTools, wireTools } from "../tool-names.ts";
 import type { Infill } from "./ollama-infill.ts";
 
 export type Body = Readonly<Record<string, unknown>>;
@@ -35,8 +36,14 @@ const ANSWER_SHARE = 0.25;
 const PREFIX_SHARE = 0.75;
 
 /** @throws UserError `capability_missing`, `context_too_long` or `invalid_params` */
-export async function chatBody(request: ChatRequest, model: ModelInfo, settings: RequestSettings): Promise<Body> {
-  const tools = toolsFor(request, model);
+export async function chatBody(
+  request: ChatRequest,
+  model: ModelInfo,
+  settings: RequestSettings,
+): Promise<{ readonly body: Body; readonly tools: WireTools; readonly dropped: readonly string[] }> {
+  const dropped = carry(request, "ollama", model.ref);
+  const tools = wireTools(request, OPENAI_NAMES);
+  const offered = offer(request, model, tools);
   const messages = await request.messages();
   if (messages.length === 0) {
     // Ollama takes it as "load the model" and answers nothing.
@@ -47,12 +54,24 @@ export async function chatBody(request: ChatRequest, model: ModelInfo, settings:
     model,
     settings,
   );
-  return {
+  const body = {
     ...common(request, model, settings),
-    messages: translateMessages(messages, model),
-    ...(tools.length === 0 ? {} : { tools: tools.map(translateTool) }),
+    messages: translateMessages(messages, model, tools),
+    ...(offered.length === 0 ? {} : { tools: offered.map(translateTool) }),
+    ...thinkingOf(request, model),
     ...formatOf(request.output),
   };
+  return { body, tools, dropped };
+}
+
+/** Without a word about it the model does as it does by itself. https://github.com/ollama/ollama/blob/main/docs/capabilities/thinking.mdx */
+function thinkingOf({ reasoning }: ChatRequest, model: ModelInfo): Body {
+  const effort = reasoning?.effort ?? (reasoning?.budgetTokens === undefined ? undefined : "medium");
+  if (effort === undefined || model.capabilities.reasoning !== true) return {};
+  if (effort === "none" || effort === "minimal") return { think: false };
+  // Only gpt-oss takes levels; to all others they would be an error.
+  if (!/(^|\/)gpt-oss/.test(model.name)) return { think: true };
+  return { think: effort === "low" || effort === "medium" ? effort : "high" };
 }
 
 /** The body, and how many characters were left out to make it fit. @throws as `chatBody` */
@@ -119,6 +138,9 @@ function samplingOf(sampling: Sampling): Body {
   return {
     ...(sampling.temperature === undefined ? {} : { temperature: sampling.temperature }),
     ...(sampling.topP === undefined ? {} : { top_p: sampling.topP }),
+    ...(sampling.topK === undefined ? {} : { top_k: sampling.topK }),
+    ...(sampling.frequencyPenalty === undefined ? {} : { frequency_penalty: sampling.frequencyPenalty }),
+    ...(sampling.presencePenalty === undefined ? {} : { presence_penalty: sampling.presencePenalty }),
     ...(sampling.seed === undefined ? {} : { seed: sampling.seed }),
   };
 }
@@ -135,17 +157,11 @@ function formatOf({ format }: OutputOptions): Body {
   return { format: format.kind === "json" ? "json" : format.schema };
 }
 
-function toolsFor(request: ChatRequest, model: ModelInfo): readonly WireFunction[] {
-  // Leaving the tools out is the only way to forbid them; forcing one is not possible at all.
-  if (request.toolChoice === "none" || request.tools.length === 0) return [];
-  if (request.toolChoice !== "auto") {
-    throw new UserError(
-      "capability_missing",
-      `${model.ref}: Ollama cannot be made to call a tool; use \`tool_choice: "auto"\``,
-    );
-  }
+function offer(request: ChatRequest, model: ModelInfo, tools: WireTools): readonly WireFunction[] {
+  // Leaving the tools out is the only way to forbid them; forcing one is not possible at all (`carriage.ts` refuses it).
+  if (request.toolChoice === "none" || tools.functions.length === 0) return [];
   if (!model.capabilities.tools) throw new UserError("capability_missing", `${model.ref} cannot call tools`);
-  return wireTools(request, OPENAI_NAMES).functions;
+  return tools.functions;
 }
 
 function translateTool(tool: WireFunction): Body {
@@ -160,25 +176,31 @@ function translateTool(tool: WireFunction): Body {
   };
 }
 
-function translateMessages(messages: readonly Message[], model: ModelInfo): readonly Body[] {
+function translateMessages(messages: readonly Message[], model: ModelInfo, tools: WireTools): readonly Body[] {
   const toolNames = new Map<string, string>();
   return messages.flatMap((message, position) => {
-    for (const part of message.parts) if (part.kind === "toolCall") toolNames.set(part.callId, part.name);
+    for (const part of message.parts) if (part.kind === "toolCall") toolNames.set(part.callId, tools.wireName(part));
     const results = message.parts.filter((part) => part.kind === "toolResult");
     const rest = message.parts.filter((part) => part.kind !== "toolResult");
     const translated: Body[] = results.map((result) => ({
       role: "tool",
-      content: result.text,
+      content: result.isError === true ? `Error: ${result.text}` : result.text,
+      ...imagesOf(result.images ?? [], position, model),
       tool_name: toolNames.get(result.callId) ?? "",
       tool_call_id: result.callId,
     }));
-    if (rest.length > 0 || results.length === 0) translated.push(translateMessage(message, rest, position, model));
+    if (rest.length > 0 || results.length === 0)
+      translated.push(translateMessage(message, rest, { position, model, tools }));
     return translated;
   });
 }
 
-function translateMessage(message: Message, parts: readonly Part[], position: number, model: ModelInfo): Body {
-  const images = parts.filter((part) => part.kind === "image").map((part) => imageData(part.url, position, model));
+function translateMessage(
+  message: Message,
+  parts: readonly Part[],
+  { position, model, tools }: { readonly position: number; readonly model: ModelInfo; readonly tools: WireTools },
+): Body {
+  const images = parts.flatMap((part) => (part.kind === "image" ? [part.url] : []));
   const calls = parts.filter((part) => part.kind === "toolCall");
   return {
     // Ollama knows no "developer"; it means the same.
@@ -187,16 +209,20 @@ function translateMessage(message: Message, parts: readonly Part[], position: nu
       .filter((part) => part.kind === "text")
       .map((part) => part.text)
       .join("\n"),
-    ...(images.length === 0 ? {} : { images }),
+    ...imagesOf(images, position, model),
     ...(calls.length === 0
       ? {}
       : {
           tool_calls: calls.map((call, index) => ({
             id: call.callId,
-            function: { index, name: call.name, arguments: argumentsObject(call.arguments, position) },
+            function: { index, name: tools.wireName(call), arguments: argumentsObject(call.arguments, position) },
           })),
         }),
   };
+}
+
+function imagesOf(urls: readonly string[], position: number, model: ModelInfo): Body {
+  return urls.length === 0 ? {} : { images: urls.map((url) => imageData(url, position, model)) };
 }
 
 function imageData(url: string, position: number, model: ModelInfo): string {

@@ -1,33 +1,28 @@
-/** Canonical requests as bodies of OpenAI's API, for requests that did not come in that dialect. */
-import type { ChatRequest, CompletionRequest, Message, OutputOptions, Sampling } from "../stream.ts";
-import { OPENAI_NAMES, wireTools } from "../tool-names.ts";
+/** Canonical requests as bodies of OpenAI's chat and text completions, for requests that did not come in that dialect. Pure. */
+import { present } from "../../base/optional.ts";
+import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling, TextFormat } from "../stream.ts";
+import { OPENAI_NAMES, type WireTools, wireTools } from "../tool-names.ts";
+import { argumentsOf } from "../frames/answer-fold.ts";
 
-/** The body of `POST /chat/completions`, always asking for usage in a stream. */
-export async function chatBody(request: ChatRequest, modelName: string): Promise<Buffer> {
-  const messages = await request.messages();
+/** The body of `POST /chat/completions`, always asking for usage in a stream; `tools` turns the model's calls back. */
+export async function chatBody(
+  request: ChatRequest,
+  modelName: string,
+): Promise<{ readonly body: Buffer; readonly tools: WireTools }> {
   const tools = wireTools(request, OPENAI_NAMES);
-  return Buffer.from(
-    JSON.stringify({
-      model: modelName,
-      messages: messages.flatMap(toOpenAiMessages),
-      ...(tools.functions.length === 0
-        ? {}
-        : {
-            tools: tools.functions.map((tool) => ({ type: "function", function: tool })),
-            tool_choice: typeof tools.choice === "string" ? tools.choice : { type: "function", function: tools.choice },
-          }),
-      ...common(request.output, request.sampling, request.stream),
-      ...(request.output.format.kind === "json" ? { response_format: { type: "json_object" } } : {}),
-      ...(request.output.format.kind === "schema"
-        ? {
-            response_format: {
-              type: "json_schema",
-              json_schema: { name: request.output.format.name, schema: request.output.format.schema },
-            },
-          }
-        : {}),
-    }),
-  );
+  const messages = await request.messages();
+  const body = {
+    model: modelName,
+    messages: messages.flatMap((message) => toOpenAiMessages(message, tools)),
+    ...toolMembers(request, tools),
+    ...common(request.output, request.sampling, request.stream),
+    ...formatOf(request.output.format),
+    ...present("reasoning_effort", request.reasoning?.effort),
+    ...present("top_k", request.sampling.topK),
+    ...present("frequency_penalty", request.sampling.frequencyPenalty),
+    ...present("presence_penalty", request.sampling.presencePenalty),
+  };
+  return { body: Buffer.from(JSON.stringify(body)), tools };
 }
 
 /** The body of `POST /completions`. */
@@ -42,46 +37,90 @@ export function completionBody(request: CompletionRequest, modelName: string): B
   );
 }
 
+function toolMembers(request: ChatRequest, tools: WireTools): object {
+  if (tools.functions.length === 0) return {};
+  return {
+    tools: tools.functions.map(({ name, description, parameters, strict }) => ({
+      type: "function",
+      function: { name, ...present("description", description), parameters, ...present("strict", strict) },
+    })),
+    tool_choice: typeof tools.choice === "string" ? tools.choice : { type: "function", function: tools.choice },
+    ...(request.parallelToolCalls === false ? { parallel_tool_calls: false } : {}),
+  };
+}
+
+function formatOf(format: TextFormat): object {
+  if (format.kind === "text") return {};
+  if (format.kind === "json") return { response_format: { type: "json_object" } };
+  const { name, schema, strict } = format;
+  return { response_format: { type: "json_schema", json_schema: { name, schema, ...present("strict", strict) } } };
+}
+
 function common(output: OutputOptions, sampling: Sampling, stream: boolean): object {
   return {
     stream,
     ...(stream ? { stream_options: { include_usage: true } } : {}),
-    ...(output.maxTokens === undefined ? {} : { max_tokens: output.maxTokens }),
+    ...present("max_tokens", output.maxTokens),
     ...(output.stop.length === 0 ? {} : { stop: output.stop }),
-    ...(sampling.temperature === undefined ? {} : { temperature: sampling.temperature }),
-    ...(sampling.topP === undefined ? {} : { top_p: sampling.topP }),
-    ...(sampling.seed === undefined ? {} : { seed: sampling.seed }),
+    ...present("temperature", sampling.temperature),
+    ...present("top_p", sampling.topP),
+    ...present("seed", sampling.seed),
   };
 }
 
-function toOpenAiMessages(message: Message): readonly object[] {
-  const results = message.parts.filter((part) => part.kind === "toolResult");
-  if (results.length > 0)
-    return results.map(({ callId, text }) => ({ role: "tool", tool_call_id: callId, content: text }));
-  const calls = message.parts.filter((part) => part.kind === "toolCall");
-  const hasImages = message.parts.some((part) => part.kind === "image");
-  const content = hasImages
-    ? message.parts.flatMap((part): object[] =>
-        part.kind === "text"
-          ? [{ type: "text", text: part.text }]
-          : part.kind === "image"
-            ? [{ type: "image_url", image_url: { url: part.url } }]
-            : [],
-      )
-    : message.parts.flatMap((part) => (part.kind === "text" ? [part.text] : [])).join("");
+/** Results come first, one message each; images among them follow as the user's, since servers take them from nobody else. */
+function toOpenAiMessages(message: Message, tools: WireTools): readonly object[] {
+  const results = message.parts.flatMap((part) => (part.kind === "toolResult" ? [part] : []));
+  const rest = message.parts.filter(({ kind }) => kind !== "toolResult" && kind !== "reasoning");
+  const images = results.flatMap(({ callId, images: urls = [] }) =>
+    urls.length === 0 ? [] : [{ type: "text", text: `Image from the tool call ${callId}:` }, ...urls.map(imagePart)],
+  );
   return [
-    {
-      role: message.role,
-      content: content === "" && calls.length > 0 ? null : content,
-      ...(calls.length === 0
-        ? {}
-        : {
-            tool_calls: calls.map((call) => ({
-              id: call.callId,
-              type: "function",
-              function: { name: call.name, arguments: call.arguments },
-            })),
-          }),
-    },
+    ...results.map(({ callId, text, isError }) => ({
+      role: "tool",
+      tool_call_id: callId,
+      content: isError === true ? `Error: ${text}` : text,
+    })),
+    ...(images.length === 0 ? [] : [{ role: "user", content: images }]),
+    ...(rest.length > 0 || results.length === 0 ? [toOpenAiMessage(message.role, rest, tools)] : []),
   ];
 }
+
+function toOpenAiMessage(role: Message["role"], parts: readonly Part[], tools: WireTools): object {
+  const calls = parts.flatMap((part) => (part.kind === "toolCall" ? [part] : []));
+  const isPlain = parts.every(({ kind }) => kind === "text" || kind === "toolCall");
+  const content = isPlain
+    ? parts.flatMap((part) => (part.kind === "text" ? [part.text] : [])).join("")
+    : parts.flatMap(contentPart);
+  return {
+    // Servers other than OpenAI's know no "developer"; it means the same.
+    role: role === "developer" ? "system" : role === "tool" ? "user" : role,
+    content: content === "" && calls.length > 0 ? null : content,
+    ...(calls.length === 0
+      ? {}
+      : {
+          tool_calls: calls.map((call) => ({
+            id: call.callId,
+            type: "function",
+            function: { name: tools.wireName(call), arguments: argumentsOf(call.arguments) },
+          })),
+        }),
+  };
+}
+
+function contentPart(part: Part): readonly object[] {
+  switch (part.kind) {
+    case "text":
+      return [{ type: "text", text: part.text }];
+    case "image":
+      return [imagePart(part.url)];
+    case "file":
+      return [{ type: "file", file: { file_data: part.url, ...present("filename", part.name) } }];
+    case "toolCall":
+    case "toolResult":
+    case "reasoning":
+      return [];
+  }
+}
+
+const imagePart = (url: string) => ({ type: "image_url", image_url: { url } });

@@ -24,6 +24,11 @@ export interface Provider extends AsyncDisposable {
   /** @throws UserError `capability_missing` where the model cannot. */
   embed(texts: readonly string[], model: ModelInfo, signal: AbortSignal): Promise<Embeddings>;
   /**
+   * The prompt's tokens as the model's own server counts them; absent, or undefined, where nobody can. A request that came in the server's dialect is counted as it came.
+   * @throws UserError | OperationalError as `chat` does
+   */
+  countTokens?(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<number | undefined>;
+  /**
    * Asks the server whether it takes the key, by its cheapest call. Only called when there is one. Without it the list of models is looked at.
    * @throws what the call fails with: `explainRefusal` in `key-check.ts` puts it into words.
    */

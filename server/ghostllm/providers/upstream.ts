@@ -144,6 +144,21 @@ async function* once(frame: Frame): AsyncGenerator<Frame> {
   yield frame;
 }
 
+/** The same frames, each changed, without another generator's promises for each. */
+export function mapFrames(frames: AsyncIterable<Frame>, change: (frame: Frame) => Frame): AsyncIterable<Frame> {
+  return {
+    [Symbol.asyncIterator]() {
+      const source = frames[Symbol.asyncIterator]();
+      const take = (result: IteratorResult<Frame>): IteratorResult<Frame> =>
+        result.done === true ? result : { value: change(result.value), done: false };
+      return {
+        next: () => source.next().then(take),
+        return: async () => (await source.return?.()) ?? { value: undefined, done: true },
+      };
+    },
+  };
+}
+
 /** An answer with an error status: its status, its body, and how long it asks to wait. */
 export interface Refusal {
   readonly status: number;

@@ -55,12 +55,12 @@ export function checkBody<Shape>(schema: z.ZodType<Shape>, body: Buffer): Shape 
   return checkValue(schema, value);
 }
 
-/** The same for JSON that was parsed already. */
-export function checkValue<Shape>(schema: z.ZodType<Shape>, value: unknown): Shape {
+/** The same for JSON that was parsed already; `place`: where in the body it stands. */
+export function checkValue<Shape>(schema: z.ZodType<Shape>, value: unknown, place?: string): Shape {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = deepest(parsed.error.issues);
-  const field = issue.path.map(String).join(".");
+  const field = [...(place === undefined ? [] : [place]), ...issue.path.map(String)].join(".");
   throw new UserError("invalid_params", `${field === "" ? "the body" : `\`${field}\``}: ${issue.message}`, {
     details: { field },
   });

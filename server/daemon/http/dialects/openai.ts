@@ -1,37 +1,22 @@
 /**
- * OpenAI's API: `/v1/models`, `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`.
+ * OpenAI's API: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Answer } from "../../../ghostllm/brain.ts";
-import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
 import type { CompletionRequest } from "../../../ghostllm/stream.ts";
 import { actorOf } from "../http-server.ts";
 import type { OpenAiOwn } from "./openai-request.ts";
 import { createStreamWriter, type OpenAiFormat, renderWhole, toOpenAiUsage } from "./openai-writer.ts";
-import { type AnswerWriter, bodyOf, chatRequest, type DialectOptions, gone, serveAnswer } from "./serve.ts";
+import { type AnswerWriter, bodyOf, chatRequest, type DialectOptions, serveAnswer } from "./serve.ts";
 
 /** `max_tokens` is 16 where a text completion does not say, as in OpenAI's reference. */
 const DEFAULT_COMPLETION_TOKENS = 16;
 
 export function registerOpenAi(app: FastifyInstance, options: DialectOptions): void {
   const config = { audience: "model" } as const;
-  app.get("/v1/models", { config }, (request) => listModels(options, request));
   app.post("/v1/chat/completions", { config }, (request, reply) => chat(options, request, reply));
   app.post("/v1/completions", { config }, (request, reply) => complete(options, request, reply));
   app.post("/v1/embeddings", { config }, (request, reply) => embed(options, request, reply));
-}
-
-async function listModels(options: DialectOptions, request: FastifyRequest): Promise<object> {
-  const { models } = await options.brain.catalogue({ refresh: false }, gone(request.raw.socket));
-  const row = (id: string, owner: string) => ({ id, object: "model", created: 0, owned_by: owner });
-  return {
-    object: "list",
-    data: [
-      ...VIRTUAL_MODELS.map((id) => row(id, "ghoststack")),
-      ...options.aliases.map((id) => row(id, "you")),
-      ...models.map((model) => row(model.ref, model.provider)),
-    ],
-  };
 }
 
 async function chat(options: DialectOptions, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {

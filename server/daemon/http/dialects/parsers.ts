@@ -1,10 +1,12 @@
 /** Every client dialect's chat requests: one line each, used on the main loop for small bodies and in a worker for large ones. */
 import type { ParsedChat } from "./chat-facts.ts";
+import { MESSAGES_MEMBERS, type MessagesOwn, parseMessages } from "./messages-request.ts";
 import { OPENAI_MEMBERS, type OpenAiOwn, parseChat } from "./openai-request.ts";
 
 /** What each dialect keeps for its own writer. */
 export interface ChatOwn {
   readonly "openai-chat": OpenAiOwn;
+  readonly "anthropic-messages": MessagesOwn;
 }
 export type ChatDialect = keyof ChatOwn;
 
@@ -17,6 +19,7 @@ export interface ChatParser<Own> {
 
 export const CHAT_PARSERS: { readonly [Name in ChatDialect]: ChatParser<ChatOwn[Name]> } = {
   "openai-chat": { parse: parseChat, members: OPENAI_MEMBERS },
+  "anthropic-messages": { parse: parseMessages, members: MESSAGES_MEMBERS },
 };
 
 export const isChatDialect = (name: string): name is ChatDialect => name in CHAT_PARSERS;

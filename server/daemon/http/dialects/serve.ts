@@ -8,7 +8,7 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
-import type { UserId } from "../../../../protocol/ids.ts";
+import type { AnswerId, UserId } from "../../../../protocol/ids.ts";
 import type { Clock } from "../../../base/clock.ts";
 import { type GhostError, OperationalError, toGhostError, UserError } from "../../../base/errors.ts";
 import { present } from "../../../base/optional.ts";
@@ -37,6 +37,8 @@ export interface DialectOptions {
 export interface StreamWriter {
   /** Empty where a frame holds nothing for the client. */
   write(frame: Frame): Buffer;
+  /** After the last frame, before the end: what must be kept before the client may know that the answer is whole. */
+  settle?(): Promise<void>;
   /** What must come after the last frame of a whole answer. */
   end(): Buffer;
   /** What tells the client that the answer broke off. */
@@ -52,7 +54,9 @@ export interface AnswerWriter {
   readonly relays: Dialect | undefined;
   stream(answer: Answer): StreamWriter;
   /** The body of an answer that is not streamed. */
-  whole(answer: Answer, fold: AnswerFold): string;
+  whole(answer: Answer, fold: AnswerFold): string | Promise<string>;
+  /** Before a body is sent that passes as it came. */
+  settleRelayed?(body: Buffer): Promise<void>;
   /** More headers, or other values. */
   headers?(answer: Answer): Readonly<Record<string, string>>;
 }
@@ -77,7 +81,7 @@ export async function serveAnswer(
   } catch (thrown) {
     const error = toGhostError(signal.aborted ? signal.reason : thrown);
     if (error.family === "bug") options.log.error({ event: "answer.failed", answer: answer.id, error });
-    breakOff(raw, error, writer, stream);
+    breakOff(raw, error, { writer, stream, id: answer.id });
   }
   return reply;
 }
@@ -99,6 +103,7 @@ async function writeStream(
     const bytes = stream.write(frame);
     if (bytes.length > 0 && !raw.write(bytes)) await once(raw, "drain", { signal });
   }
+  await stream.settle?.();
   raw.end(stream.end());
 }
 
@@ -111,7 +116,8 @@ async function writeWhole(answer: Answer, writer: AnswerWriter, raw: ServerRespo
     ? frames.length === 1
       ? first.bytes
       : Buffer.concat(frames.map(({ bytes }) => bytes))
-    : Buffer.from(writer.whole(answer, foldOf(frames)));
+    : Buffer.from(await writer.whole(answer, foldOf(frames)));
+  if (isRelay) await writer.settleRelayed?.(body);
   raw.writeHead(200, {
     "content-type": "application/json",
     "content-length": body.length,
@@ -131,12 +137,15 @@ function foldOf(frames: readonly Frame[]): AnswerFold {
 function breakOff(
   raw: ServerResponse,
   error: GhostError,
-  writer: AnswerWriter,
-  stream: StreamWriter | undefined,
+  {
+    writer,
+    stream,
+    id,
+  }: { readonly writer: AnswerWriter; readonly stream: StreamWriter | undefined; readonly id: AnswerId },
 ): void {
   if (raw.destroyed) return;
   if (!raw.headersSent) {
-    const { status, headers, body } = httpError(error, writer.errors);
+    const { status, headers, body } = httpError(error, writer.errors, id);
     raw.writeHead(status, headers);
     raw.end(body);
     return;

@@ -6,7 +6,7 @@
 import type { EvaluationPriority, LlamaContextSequence, Token } from "node-llama-cpp";
 import type { EngineUsage, GenerateJob } from "../engine-protocol.ts";
 import { buildPrompt, type Prompt } from "./prompt.ts";
-import { StopMatcher } from "./stop-matcher.ts";
+import { StopMatcher } from "../../frames/stop-matcher.ts";
 import { TokenText } from "./token-text.ts";
 import type { Weights } from "./weights.ts";
 

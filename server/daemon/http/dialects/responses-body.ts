@@ -1,0 +1,65 @@
+/**
+ * Bodies of the Responses API as bytes: a request that goes on from an earlier response becomes one that says everything itself, without a parse of the
+ * history, which may be large. The texts must be valid JSON (they were parsed before).
+ */
+import { topLevelMembers } from "../../../base/json-scan.ts";
+import { UserError } from "../../../base/errors.ts";
+
+/** Items as JSON texts, one after the other with commas between: an array without its brackets. */
+export type ItemsText = string;
+
+/** The request's own input. `"hello"` is one message of the user's. */
+export function inputItems(body: Buffer): ItemsText {
+  const input = topLevelMembers(body).findLast(({ key }) => key === "input");
+  if (input === undefined) return "";
+  return itemsOf(body.toString("utf8", input.valueStart, input.valueEnd));
+}
+
+/** The output of a response's JSON text. */
+export function outputItems(response: string): ItemsText {
+  const bytes = Buffer.from(response);
+  const output = topLevelMembers(bytes).findLast(({ key }) => key === "output");
+  return output === undefined ? "" : itemsOf(bytes.toString("utf8", output.valueStart, output.valueEnd));
+}
+
+function itemsOf(value: string): ItemsText {
+  if (value.startsWith("[")) return value.slice(1, -1).trim();
+  if (!value.startsWith('"')) return "";
+  return `{"type":"message","role":"user","content":[{"type":"input_text","text":${value}}]}`;
+}
+
+export function joinItems(...texts: readonly ItemsText[]): ItemsText {
+  return texts.filter((text) => text !== "").join(",");
+}
+
+/**
+ * The body with these items as its whole input, and without what referred to them.
+ * @throws UserError `body_too_large`
+ */
+export function withInput(body: Buffer, items: ItemsText, maxBytes: number): Buffer {
+  const expanded = rebuild(body, { drop: ["previous_response_id"], set: { input: `[${items}]` } });
+  if (expanded.length <= maxBytes) return expanded;
+  throw new UserError(
+    "body_too_large",
+    `with the conversation before it, the request has ${expanded.length} bytes; the limit is ${maxBytes}`,
+    { details: { limitBytes: maxBytes } },
+  );
+}
+
+/** The object with other members: those in `drop` are gone, those in `set` have this JSON text; what stays keeps its bytes. */
+export function rebuild(
+  body: Buffer,
+  { drop, set }: { readonly drop: readonly string[]; readonly set: Readonly<Record<string, string>> },
+): Buffer {
+  const gone = new Set([...drop, ...Object.keys(set)]);
+  const kept = topLevelMembers(body).flatMap(({ key, valueStart, valueEnd }) =>
+    gone.has(key) ? [] : [[Buffer.from(`${JSON.stringify(key)}:`), body.subarray(valueStart, valueEnd)]],
+  );
+  const added = Object.entries(set).map(([key, value]) => [Buffer.from(`${JSON.stringify(key)}:${value}`)]);
+  const pieces = [...kept, ...added].flatMap((member, index) => (index === 0 ? member : [COMMA, ...member]));
+  return Buffer.concat([OPEN, ...pieces, CLOSE]);
+}
+
+const COMMA = Buffer.from(",");
+const OPEN = Buffer.from("{");
+const CLOSE = Buffer.from("}");

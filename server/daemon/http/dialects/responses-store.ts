@@ -1,0 +1,128 @@
+/**
+ * Responses that a client may go on from by `previous_response_id`, read again or delete: `store` is true where it does not say otherwise.
+ * 1. Every row has its user, and every read and delete is filtered by it (I15): another user's response is one that does not exist.
+ * 2. A row holds the items that its own request added. The conversation is the chain of rows; a chain with a gap is not guessed at.
+ * 3. Rows are bounded by age, count and size; what is pruned is unknown from then on.
+ */
+import { z } from "zod";
+import type { UserId } from "../../../../protocol/ids.ts";
+import type { Clock } from "../../../base/clock.ts";
+import { UserError } from "../../../base/errors.ts";
+import type { Database, Statement } from "../../../platform/database.ts";
+import { type ItemsText, joinItems, outputItems } from "./responses-body.ts";
+
+/** As long as OpenAI keeps them. */
+const MAX_AGE_MS = 30 * 24 * 3_600_000;
+/** Of one user: a busy agent makes some hundreds a day. */
+const MAX_RESPONSES = 10_000;
+/** Of one user. Clients that send their whole history each time, and do not say `store: false`, would fill the disk. */
+const MAX_TOTAL_BYTES = 256 * 1024 * 1024;
+/** Turns of one conversation: a chain is walked for each next turn. */
+const MAX_CHAIN = 1_000;
+/** Pruning reads the whole index: once for so many rows is enough. */
+const PRUNE_EVERY = 64;
+
+export const responseMigrations: readonly (readonly string[])[] = [
+  [],
+  [
+    `CREATE TABLE responses (
+      id TEXT NOT NULL, user_id TEXT NOT NULL, previous_id TEXT, input TEXT NOT NULL, response TEXT NOT NULL, pieces TEXT,
+      size INTEGER NOT NULL, created_at REAL NOT NULL, PRIMARY KEY (user_id, id))`,
+    `CREATE INDEX responses_by_time ON responses (user_id, created_at)`,
+  ],
+];
+
+export interface StoredResponse {
+  readonly id: string;
+  readonly userId: UserId;
+  /** A response of the store that this one goes on from. */
+  readonly previousId: string | null;
+  readonly input: ItemsText;
+  /** The response as JSON. */
+  readonly response: string;
+  readonly pieces: readonly (readonly number[])[] | null;
+  readonly createdAtMs: number;
+}
+
+export interface ResponseStore {
+  /** Resolves when it is kept, also if the process is killed then. @throws OperationalError `storage_full` | `overloaded` */
+  put(response: StoredResponse): Promise<void>;
+  get(userId: UserId, id: string): Promise<StoredResponse | undefined>;
+  /** Whether there was one. */
+  delete(userId: UserId, id: string): Promise<boolean>;
+  /** All items up to and with this response; undefined where it, or one before it, is not kept. @throws UserError `body_too_large` */
+  history(userId: UserId, id: string, maxBytes: number): Promise<ItemsText | undefined>;
+}
+
+const row = z.object({
+  id: z.string(),
+  previous_id: z.string().nullable(),
+  input: z.string(),
+  response: z.string(),
+  pieces: z.string().nullable(),
+  created_at: z.number(),
+});
+const piecesSchema = z.array(z.array(z.int()));
+const chainRow = z.object({ previous_id: z.string().nullable(), input: z.string(), response: z.string() });
+const lengthRow = z.object({ total: z.number().nullable() });
+
+const CHAIN = `WITH RECURSIVE chain (id, previous_id, size, depth) AS (
+  SELECT id, previous_id, size, 0 FROM responses WHERE user_id = ?1 AND id = ?2
+  UNION ALL
+  SELECT earlier.id, earlier.previous_id, earlier.size, depth + 1 FROM chain
+    JOIN responses AS earlier ON earlier.user_id = ?1 AND earlier.id = chain.previous_id WHERE depth < ${MAX_CHAIN})`;
+
+const PRUNE = `DELETE FROM responses WHERE user_id = ?1 AND (created_at < ?2 OR id IN (SELECT id FROM (
+  SELECT id, sum(size) OVER newest AS total, row_number() OVER newest AS place FROM responses WHERE user_id = ?1
+  WINDOW newest AS (ORDER BY created_at DESC, id DESC)) WHERE total > ${MAX_TOTAL_BYTES} OR place > ${MAX_RESPONSES}))`;
+
+export function createResponseStore(options: { readonly database: Database; readonly clock: Clock }): ResponseStore {
+  const { database, clock } = options;
+  let puts = 0;
+  const prune = (userId: UserId): Statement => ({ sql: PRUNE, values: [userId, clock.now() - MAX_AGE_MS] });
+  const get: ResponseStore["get"] = async (userId, id) => {
+    const [found] = await database.read(
+      row,
+      "SELECT id, previous_id, input, response, pieces, created_at FROM responses WHERE user_id = ? AND id = ? AND created_at >= ?",
+      [userId, id, clock.now() - MAX_AGE_MS],
+    );
+    if (found === undefined) return undefined;
+    const { previous_id: previousId, input, response, created_at: createdAtMs } = found;
+    const pieces = found.pieces === null ? null : piecesSchema.parse(JSON.parse(found.pieces));
+    return { id, userId, previousId, input, response, pieces, createdAtMs };
+  };
+  return {
+    async put({ id, userId, previousId, input, response, pieces, createdAtMs }) {
+      puts += 1;
+      const size = input.length + response.length;
+      const insert: Statement = {
+        sql: "INSERT OR REPLACE INTO responses (id, user_id, previous_id, input, response, pieces, size, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        values: [id, userId, previousId, input, response, pieces === null ? null : JSON.stringify(pieces), size, createdAtMs],
+      };
+      await database.write(puts % PRUNE_EVERY === 1 ? [insert, prune(userId)] : [insert]);
+    },
+    get,
+    async delete(userId, id) {
+      const isThere = (await get(userId, id)) !== undefined;
+      await database.writeDurable([{ sql: "DELETE FROM responses WHERE user_id = ? AND id = ?", values: [userId, id] }]);
+      return isThere;
+    },
+    async history(userId, id, maxBytes) {
+      const [sum] = await database.read(lengthRow, `${CHAIN} SELECT sum(size) AS total FROM chain`, [userId, id]);
+      const total = sum?.total ?? undefined;
+      if (total === undefined) return undefined;
+      if (total > 2 * maxBytes) {
+        throw new UserError("body_too_large", `the conversation up to ${id} has about ${total} bytes`, {
+          details: { limitBytes: maxBytes },
+        });
+      }
+      const rows = await database.read(
+        chainRow,
+        `${CHAIN} SELECT responses.previous_id, input, response FROM chain JOIN responses ON user_id = ?1 AND responses.id = chain.id ORDER BY depth DESC`,
+        [userId, id],
+      );
+      if (rows.length === 0 || rows[0]?.previous_id !== null) return undefined;
+      return joinItems(...rows.flatMap(({ input, response }) => [input, outputItems(response)]));
+    },
+  };
+}
