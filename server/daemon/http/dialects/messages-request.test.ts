@@ -85,7 +85,13 @@ test("calls and their results: ids, order, errors, images, nested texts", () => 
       role: "assistant",
       content: [
         { type: "text", text: "I look." },
-        { type: "tool_use", id: "toolu_1", name: "read", input: { path: "a.ts" }, cache_control: { type: "ephemeral" } },
+        {
+          type: "tool_use",
+          id: "toolu_1",
+          name: "read",
+          input: { path: "a.ts" },
+          cache_control: { type: "ephemeral" },
+        },
         { type: "tool_use", id: wireCallId("functions.ls:1"), name: "ls", input: {} },
       ],
     },
@@ -154,7 +160,12 @@ test("what no other provider can be shown is named, and what changes the meaning
   assert.deepEqual(facts(turn({ type: "image", source: { type: "file", file_id: "file_1" } })).extras, {
     file_id: "file_1",
   });
-  const more = { mcp_servers: [], container: null, context_management: { edits: [] }, output_config: { effort: "low", x: 1 } };
+  const more = {
+    mcp_servers: [],
+    container: null,
+    context_management: { edits: [] },
+    output_config: { effort: "low", x: 1 },
+  };
   assert.deepEqual(facts(more).extras, { context_management: { edits: [] }, "output_config.x": 1 });
   assert.deepEqual(Object.keys(facts({ mcp_servers: [{ url: "https://x" }] }).extras), ["mcp_servers"]);
 });

@@ -119,7 +119,10 @@ const cases: readonly Case[] = [
   },
   {
     name: "a free-form tool",
-    events: [{ kind: "toolCall", index: 0, callId: "c", name: "patch", isCustom: true, arguments: '{"input":"x"}' }, STOP],
+    events: [
+      { kind: "toolCall", index: 0, callId: "c", name: "patch", isCustom: true, arguments: '{"input":"x"}' },
+      STOP,
+    ],
     content: [use("c", "patch", { input: "x" })],
     reason: "tool_use",
   },
@@ -193,7 +196,14 @@ test("what comes back of it is what the model said", () => {
     contentOf(play(events)),
     message.parse(JSON.parse(renderMessage(options, new AnswerFold().addAll(events)))).content,
   ]) {
-    const body = { model: "m", max_tokens: 1, messages: [{ role: "user", content: "x" }, { role: "assistant", content }] };
+    const body = {
+      model: "m",
+      max_tokens: 1,
+      messages: [
+        { role: "user", content: "x" },
+        { role: "assistant", content },
+      ],
+    };
     const parsed = parseMessages(Buffer.from(JSON.stringify(body)));
     assert.deepEqual(parsed.messages()[1]?.parts, new AnswerFold().addAll(events).parts("up"));
     assert.equal(parsed.facts.isForeign, true);

@@ -5,21 +5,16 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { UserError } from "../../../base/errors.ts";
 import type { Answer } from "../../../ghostllm/brain.ts";
-import type { ChatRequest, Message } from "../../../ghostllm/stream.ts";
 import { actorOf } from "../http-server.ts";
 import { ANTHROPIC_NAMES } from "../../../ghostllm/tool-names.ts";
 import type { ChatFacts } from "./chat-facts.ts";
 import type { MessagesOwn } from "./messages-request.ts";
 import { createMessagesWriter, renderMessage } from "./messages-writer.ts";
 import { type AnswerWriter, bodyOf, chatRequest, type DialectOptions, headerText, serveAnswer } from "./serve.ts";
+import { estimateTokens } from "./token-estimate.ts";
 
 const DIALECT = "anthropic-messages";
 const RELAYED_HEADERS = ["anthropic-version", "anthropic-beta"] as const;
-
-/** English text and code have about this many bytes a token with all common tokenizers. */
-const BYTES_PER_TOKEN = 4;
-/** The most that Anthropic counts for an image of the size it recommends. */
-const TOKENS_PER_IMAGE = 1_600;
 
 export function registerMessages(app: FastifyInstance, options: DialectOptions): void {
   const config = { audience: "model", errors: "anthropic" } as const;
@@ -77,31 +72,4 @@ async function countTokens(options: DialectOptions, request: FastifyRequest, rep
   void reply.headers({ "request-id": request.id, "x-request-id": request.id, "x-ghost-model": headerText(model) });
   if (tokens === undefined) void reply.header("x-ghost-estimated", "true");
   return { input_tokens: tokens ?? (await estimateTokens(modelRequest)) };
-}
-
-/** Bytes of all texts, calls and tools by four, and 1,600 for each image; files are not counted. */
-async function estimateTokens(request: ChatRequest): Promise<number> {
-  let bytes = request.tools.length === 0 ? 0 : Buffer.byteLength(JSON.stringify(request.tools));
-  let images = 0;
-  for (const { parts } of await request.messages()) {
-    for (const part of parts) {
-      bytes += Buffer.byteLength(textIn(part));
-      images += part.kind === "image" ? 1 : part.kind === "toolResult" ? (part.images?.length ?? 0) : 0;
-    }
-  }
-  return Math.ceil(bytes / BYTES_PER_TOKEN) + images * TOKENS_PER_IMAGE;
-}
-
-function textIn(part: Message["parts"][number]): string {
-  switch (part.kind) {
-    case "text":
-    case "reasoning":
-    case "toolResult":
-      return part.text;
-    case "toolCall":
-      return part.name + part.arguments;
-    case "image":
-    case "file":
-      return "";
-  }
 }
