@@ -94,7 +94,7 @@ export type CloudFault =
   | { readonly kind: "invalid-utf8"; readonly afterTokens: number }
   /**
    * An error under status 200, then a clean end. `failed`: on Responses `response.failed` in the place of `error`, on Gemini the error as bare JSON,
-   * outside any event, as proxies in front of it write it.
+   * outside any event, which its official client looks for, too.
    */
   | {
       readonly kind: "error-in-band";

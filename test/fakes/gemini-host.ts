@@ -1,5 +1,6 @@
 /**
- * A fake of Google's Gemini API on a real socket: `:streamGenerateContent?alt=sse`, `:generateContent`, `:countTokens`, `/v1beta/models`.
+ * A fake of Google's Gemini API on a real socket: `:streamGenerateContent?alt=sse`, `:generateContent`, `:countTokens`, `/models`, under `/v1beta` and,
+ * as the official client asks from its version 3 on, under `/v1`.
  * 1. It holds requests against the rules that the real one enforces (`gemini-host-rules.ts`); what breaks one is answered 400 and kept in `refusals`.
  * 2. A body with a field or shape that the API does not have is answered 400, as the real one does, and is a violation; so is a key in the URL, which
  *    gets logged, and a route without a model here, answered 501.
@@ -44,14 +45,13 @@ export interface GeminiHostOptions {
   readonly maxPageSize?: number;
 }
 
-/** `baseUrl` is `http://127.0.0.1:PORT`, as the official client is given it: without `/v1beta`. */
+/** `baseUrl` is `http://127.0.0.1:PORT`, as the official client is given it: without `/v1beta` or `/v1`. */
 export type GeminiHost = FakeHost<CloudScript, CloudRequest>;
 
 const DEFAULT_MODELS = ["gemini-4-argon", "gemini-3.8-flash", "gemini-3.1-pro-preview", "gemini-2.5-pro"];
 /** The API's default and largest page. */
 const PAGE_SIZE = 50;
 const MAX_PAGE_SIZE = 1000;
-const MODELS_PATH = "/v1beta/models";
 
 export async function startGeminiHost(options: GeminiHostOptions = {}): Promise<GeminiHost> {
   const memory = new GeminiMemory();
@@ -106,9 +106,10 @@ async function serve(exchange: Exchange<CloudScript>, desk: Desk): Promise<void>
   const { request, response } = exchange;
   const url = new URL(request.path, "http://fake");
   const path = decodeURIComponent(url.pathname);
-  const [, model = "", method = ""] = /^\/v1beta\/models\/([^:]+)(?::(\w+))?$/.exec(path) ?? [];
+  const [, model = "", method = ""] = /^\/v1(?:beta)?\/models\/([^:]+)(?::(\w+))?$/.exec(path) ?? [];
   const isPost = request.method === "POST" && model !== "";
-  if (request.method === "GET" && path === MODELS_PATH) listModels(exchange, desk, url.searchParams);
+  if (request.method === "GET" && (path === "/v1beta/models" || path === "/v1/models"))
+    listModels(exchange, desk, url.searchParams);
   else if (request.method === "GET" && model !== "" && method === "" && url.search === "") {
     if (isKnown(exchange, desk, { model, method: "generateContent" })) {
       sendJson(response, JSON.stringify(geminiModel(model)));
