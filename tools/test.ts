@@ -27,6 +27,9 @@ const FULL_TEST_TIMEOUT_MS = 1_800_000;
 /** Test files wait more than they compute, so two at a time pay off on any machine; more than four disturb each other's clocks. */
 const FILES_AT_ONCE = Math.min(4, Math.max(2, availableParallelism()));
 
+/** Set where this process is the one that has loopback only. */
+const OFFLINE = "GHOST_TEST_OFFLINE";
+
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
@@ -76,9 +79,6 @@ function testFiles(stage: "test" | "systems" | "agents"): readonly string[] {
 function stageOf(file: string): "test" | "systems" | "agents" {
   return file.startsWith("test/systems/") ? "systems" : file.startsWith("test/agents/") ? "agents" : "test";
 }
-
-/** Set where this process is the one that has loopback only. */
-const OFFLINE = "GHOST_TEST_OFFLINE";
 
 /** Agents like to call home: they run on a network that has nothing but loopback. Undefined where this is that network, or none can be made. */
 function runOffline(): number | undefined {
