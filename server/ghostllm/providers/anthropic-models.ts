@@ -54,7 +54,7 @@ const OBEDIENT: ClaudeFacts = { ...NEWEST, thinking: ["adaptive", "disabled"], t
 const LATE_FOUR: ClaudeFacts = { ...OBEDIENT, thinksByDefault: false };
 const FOUR_SIX: ClaudeFacts = {
   ...LATE_FOUR,
-  thinking: ["adaptive", "disabled", "enabled"],
+  thinking: ["adaptive", "enabled", "disabled"],
   omitsThinking: false,
   efforts: ["low", "medium", "high", "max"],
   takesSampling: true,
