@@ -103,10 +103,11 @@ export function meaningOf({ code, message, param }: ErrorWords, status: number |
   // A busy server says so by its status, whatever code it adds.
   if (status === 503 || status === 529) return operational("upstream_overloaded");
   const row = ROWS.find(({ codes }) => codes.test(code));
-  const isVague = row === undefined || status === undefined || row.means.code === "upstream_rejected";
+  // "Rejected" is what the status says better, where there is one.
+  const isVague = row === undefined || row.means.code === "upstream_rejected";
   const said = isVague || status === 429 ? ROWS.find(({ says }) => says?.test(message)) : undefined;
-  const meaning = said ?? row;
-  if (meaning !== undefined) return meaning.means;
+  if (said !== undefined) return said.means;
+  if (row !== undefined && (!isVague || status === undefined)) return row.means;
   return status === undefined ? operational("upstream_failed") : byStatus(status, `${param} ${message}`);
 }
 

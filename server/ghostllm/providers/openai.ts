@@ -21,6 +21,7 @@ export const OPENAI_EXTRAS: ReadonlySet<string> = new Set([
   "safety_identifier",
   "service_tier",
   "verbosity",
+  "text.verbosity",
   "truncation",
   "max_tool_calls",
 ]);

@@ -153,14 +153,21 @@ function cacheKey(key: string | undefined): string | undefined {
   return createHash("sha256").update(key).digest("base64url");
 }
 
-/** Chat completions' `verbosity` is part of `text` here. */
+/** What chat completions call `verbosity` and Responses has in `text`. */
+const VERBOSITY = ["verbosity", "text.verbosity"] as const;
+
 function verbosity(request: ChatRequest, { extras }: ResponsesTarget): object {
-  return extras.has("verbosity") ? present("verbosity", request.extras?.["verbosity"]) : {};
+  const value = VERBOSITY.map((name) => (extras.has(name) ? request.extras?.[name] : undefined));
+  return present(
+    "verbosity",
+    value.find((each) => each !== undefined),
+  );
 }
 
 function passedExtras(request: ChatRequest, { extras }: ResponsesTarget): object {
+  const isText = (name: string) => VERBOSITY.some((each) => each === name);
   const entries = Object.entries(request.extras ?? {});
-  return Object.fromEntries(entries.filter(([name]) => extras.has(name) && name !== "verbosity"));
+  return Object.fromEntries(entries.filter(([name]) => extras.has(name) && !isText(name)));
 }
 
 function lost(

@@ -21,6 +21,7 @@ import type { Attempt, ChatRequest, CompletionRequest, Embeddings, Frame } from 
 import { CHAT_FRAMES, type RelayingProvider } from "./compatible.ts";
 import { describeModels, KEY_TEST_TIMEOUT_MS, type KeyVerdict } from "./key-check.ts";
 import type { ProviderKeys } from "./keys.ts";
+import { isListed, literalNames } from "./model-patterns.ts";
 import {
   inputTokensBody,
   type Omissions,
@@ -361,10 +362,8 @@ function isGood({ status }: HttpResponse): boolean {
 
 /** The listed models that the patterns name, and names without `*` whether listed or not: servers do not list their aliases. */
 function pick(listed: readonly ListedModel[], patterns: readonly string[] | undefined): readonly ListedModel[] {
-  if (patterns === undefined) return listed;
-  const expressions = patterns.map((pattern) => new RegExp(`^${pattern.split("*").map(RegExp.escape).join(".*")}$`));
-  const found = listed.filter(({ name }) => expressions.some((expression) => expression.test(name)));
-  const unlisted = patterns.filter((name) => !name.includes("*") && found.every((model) => model.name !== name));
+  const found = listed.filter(({ name }) => isListed(name, patterns));
+  const unlisted = literalNames(patterns ?? []).filter((name) => found.every((model) => model.name !== name));
   return [...found, ...unlisted.map((name) => ({ name }))];
 }
 

@@ -48,7 +48,8 @@ export function nextWay(way: Way, refusal: Refusal, rules: RelayRules): Way | un
   const { omit } = way;
   if (isUnread && !omit.seals) return { kind: "own", omit: { ...omit, seals: true } };
   // Organisations that OpenAI has not verified get no summaries.
-  if (words.param === "reasoning.summary" && !omit.summary) return { kind: "own", omit: { ...omit, summary: true } };
+  const isSummary = words.param === "reasoning.summary" || /reasoning[ .]summar/i.test(words.message);
+  if (isSummary && !omit.summary) return { kind: "own", omit: { ...omit, summary: true } };
   return undefined;
 }
 
