@@ -38,6 +38,8 @@ export interface ResponsesAnswer {
   readonly incomplete: string | undefined;
   readonly counts: Counts | undefined;
   readonly costUsdTicks: number | undefined;
+  /** The effort that the answer says it had. */
+  readonly effort: string | null;
   readonly script: CloudScript;
 }
 
@@ -68,8 +70,13 @@ export function composeResponses(script: CloudScript, request: ResponsesRequest)
     counts,
     // What grok-4.7 costs: 2 and 6 dollars per million tokens.
     costUsdTicks: usage?.costUsdTicks ?? (counts && counts.inputTokens * 20_000 + counts.outputTokens * 60_000),
+    effort: body.reasoning?.effort ?? (request.facts.reasons ? defaultEffort(request.flavour) : null),
     script,
   };
+}
+
+function defaultEffort(flavour: ResponsesFlavour): string {
+  return flavour === "xai" ? "high" : "medium";
 }
 
 /** The script with its reasoning as this request is shown it: summarized, without a text, or not at all. */
@@ -346,7 +353,7 @@ function responseObject(
     presence_penalty: 0,
     previous_response_id: body.previous_response_id ?? null,
     prompt_cache_key: body.prompt_cache_key ?? null,
-    reasoning: { effort: body.reasoning?.effort ?? null, summary: body.reasoning?.summary ?? null },
+    reasoning: { effort: answer.effort, summary: body.reasoning?.summary ?? null },
     safety_identifier: body.safety_identifier ?? null,
     service_tier: isOver ? (script.serviceTier ?? "default") : (body.service_tier ?? "auto"),
     store: body.store ?? true,
