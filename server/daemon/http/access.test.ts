@@ -48,3 +48,16 @@ const cases: readonly [name: string, request: Partial<AccessRequest>, audience: 
 for (const [name, fields, audience, code] of cases) {
   test(name, () => assert.equal(access.refuse(request(fields), audience)?.code, code));
 }
+
+test("keys of any length and content are told apart from those that only begin or end like them", () => {
+  const long = "k".repeat(300);
+  for (const face of [`${long}f`, "é".repeat(100), "f".repeat(100), "f".repeat(101)]) {
+    const control = createAccessControl({ keys: { model: long, face }, port: () => 4747 });
+    const codeFor = (apiKey: string) => control.refuse(request({ apiKey }), "face")?.code;
+    assert.equal(codeFor(face), undefined);
+    assert.equal(codeFor(long), "wrong_audience");
+    for (const other of [`${face}x`, face.slice(1), `${face.slice(0, -1)}x`, "\0".repeat(300), ""]) {
+      assert.equal(codeFor(other), "unauthenticated");
+    }
+  }
+});

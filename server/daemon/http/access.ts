@@ -28,7 +28,7 @@ export interface AccessControl {
 
 /** `port()` is the port we listen on, known once the listener is up. */
 export function createAccessControl(options: { readonly keys: Keys; readonly port: () => number }): AccessControl {
-  const digests = { model: digest(options.keys.model), face: digest(options.keys.face) };
+  const codes = { model: codeOf(options.keys.model), face: codeOf(options.keys.face) };
   const isLoopback = (authority: string) => {
     const match = /^(127\.0\.0\.1|localhost|\[::1\])(?::(\d+))?$/i.exec(authority);
     return match !== null && Number(match[2] ?? 80) === options.port();
@@ -50,10 +50,10 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
       if (audience === "none") return undefined;
       const key = apiKey ?? /^Bearer +(.+)$/i.exec(authorization ?? "")?.[1]?.trim();
       if (key === undefined) return new UserError("unauthenticated", "the request carries no key");
-      const given = digest(key);
+      const given = codeOf(key);
       // Both comparisons always run: time tells nothing about which one failed, or where.
-      const isModel = timingSafeEqual(given, digests.model);
-      const isFace = timingSafeEqual(given, digests.face);
+      const isModel = timingSafeEqual(given, codes.model);
+      const isFace = timingSafeEqual(given, codes.face);
       if (audience === "model" ? isModel : isFace) return undefined;
       if (isModel || isFace)
         return new UserError(
@@ -63,6 +63,21 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
       return new UserError("unauthenticated", "the key is wrong");
     },
   };
+}
+
+/** Keys of ours have 54 and 55 characters; a character takes at most three bytes. */
+const MAX_PLAIN_CHARACTERS = 100;
+const CODE_BYTES = 3 * MAX_PLAIN_CHARACTERS + 32;
+
+/**
+ * Stands for a key in comparisons, and has one length for all: the key's own bytes, which costs each request a fifth of what a digest does, or the
+ * digest behind them where it is longer than any key of ours. No key holds a zero, so different keys have different codes.
+ */
+function codeOf(key: string): Buffer {
+  const code = Buffer.alloc(CODE_BYTES);
+  if (key.length <= MAX_PLAIN_CHARACTERS) code.write(key);
+  else digest(key).copy(code, 3 * MAX_PLAIN_CHARACTERS);
+  return code;
 }
 
 function digest(text: string): Buffer {

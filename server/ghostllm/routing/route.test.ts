@@ -156,3 +156,24 @@ test("every rejected candidate says why", () => {
   assert.equal(candidates.length, all.length);
   assert.equal(candidates.find(({ model: ref }) => ref === cloud.ref)?.rejectedBecause, "is not local");
 });
+
+test("equal facts get the same decision; any other fact, and whatever a rule may say, is asked anew", () => {
+  const facts: RouteFacts = { ...base, models: [demo, coder] };
+  const decision = decide(facts);
+  assert.equal(decide({ ...facts, needs: { ...NO_NEEDS } }), decision);
+  const others: readonly Partial<RouteFacts>[] = [
+    { models: [demo, coder] },
+    { aliases: { "ghost/auto": ["embedded/*"] } },
+    { intents: {} },
+    { needs: { ...NO_NEEDS, fim: true } },
+    { task: "completion" },
+    { target: "ghost/fast" },
+  ];
+  for (const other of others) assert.notEqual(decide({ ...facts, ...other }), decision);
+  assert.deepEqual(decide({ ...facts, aliases: { "ghost/auto": ["embedded/*"] } }).plan, [demo.ref]);
+  let isDenied = false;
+  const ruled: RouteFacts = { ...base, cloudDenied: () => (isDenied ? "a rule says no" : undefined) };
+  assert.ok(decide(ruled).plan.includes(cloud.ref));
+  isDenied = true;
+  assert.ok(!decide(ruled).plan.includes(cloud.ref));
+});

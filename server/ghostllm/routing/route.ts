@@ -1,5 +1,6 @@
 /**
- * Which models may answer a request, in which order, and why. Pure: facts in, decision out; no clock, no I/O.
+ * Which models may answer a request, in which order, and why. Pure: facts in, decision out; no clock, no I/O. Equal facts get the same object, so that
+ * what is made of a decision can be kept with it.
  * 1. Hard constraints reject (capability, context window, `llm.cloud`, locality); a score orders what is left.
  * 2. An explicit name means that model on whatever host has it, and nothing else.
  */
@@ -47,6 +48,27 @@ const NEEDED: Record<RouteTask, (model: ModelInfo) => boolean> = {
  * `denied` when a rule keeps the text from it; OperationalError `no_model_available` when a virtual name finds no model.
  */
 export function decide(facts: RouteFacts): RouteDecision {
+  const { models, aliases, intents, target, task, needs } = facts;
+  const known = decided.get(models) ?? new Map<string, Decided>();
+  const key = `${task} ${needs.fim} ${needs.tools} ${needs.jsonSchema} ${needs.vision} ${target}`;
+  const same = known.get(key);
+  if (same?.aliases === aliases && same.intents === intents) return same.decision;
+  let isByRule = false;
+  const cloudDenied = (model: ModelInfo) => {
+    isByRule = true;
+    return facts.cloudDenied(model);
+  };
+  const decision = decideAnew({ ...facts, cloudDenied });
+  // What a rule says may be otherwise the next time. Targets that are kept name something that is there: there is an end to them.
+  if (!isByRule) decided.set(models, known.set(key, { decision, aliases, intents }));
+  return decision;
+}
+
+type Decided = Pick<RouteFacts, "aliases" | "intents"> & { readonly decision: RouteDecision };
+/** By the list of models that they were made for, and gone with it. */
+const decided = new WeakMap<RouteFacts["models"], Map<string, Decided>>();
+
+function decideAnew(facts: RouteFacts): RouteDecision {
   const selection = select(facts);
   const candidates = selection.models.map((model, position) => judge(facts, selection, model, position));
   const open = candidates.filter((candidate) => candidate.rejectedBecause === undefined);

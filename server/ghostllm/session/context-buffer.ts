@@ -373,7 +373,7 @@ function answerValues(row: AnswerRow): readonly unknown[] {
     row.placed?.threadId ?? null,
     row.placed?.entryId ?? null,
     row.model,
-    row.decision,
+    row.decision === null ? null : decisionText(row.decision),
     row.state,
     row.reason,
     row.usage.promptTokens ?? null,
@@ -386,6 +386,15 @@ function answerValues(row: AnswerRow): readonly unknown[] {
     row.endedAtMs,
     row.absorbed,
   ];
+}
+
+const decisionTexts = new WeakMap<RouteDecision, string>();
+
+/** Many answers have one decision (`decide`). */
+function decisionText(decision: RouteDecision): string {
+  const text = decisionTexts.get(decision) ?? JSON.stringify(decision);
+  decisionTexts.set(decision, text);
+  return text;
 }
 
 function openAnswer(row: z.infer<typeof openRow>): OpenAnswerRow {

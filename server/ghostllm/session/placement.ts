@@ -138,10 +138,12 @@ export function planBatch(input: BatchInput): BatchPlan {
 
 /** Stored entries, and those of this batch, by prefix. */
 class BatchTree {
-  readonly #byPrefix = new Map<string, FoundEntry[]>();
+  readonly #byPrefix = new Map<PrefixHash, FoundEntry[]>();
   readonly #seen = new Set<EntryId>();
   /** Heads that this batch moves. */
   readonly #heads = new Map<ThreadId, EntryId>();
+  /** The sessions that this batch makes, and whose they are. */
+  readonly #owners = new Map<SessionId, UserId>();
 
   constructor(found: readonly FoundEntry[]) {
     for (const entry of found) this.add(entry);
@@ -150,9 +152,8 @@ class BatchTree {
   add(entry: FoundEntry): void {
     if (this.#seen.has(entry.id)) return;
     this.#seen.add(entry.id);
-    const key = `${entry.userId} ${entry.prefixHash}`;
-    const same = this.#byPrefix.get(key);
-    if (same === undefined) this.#byPrefix.set(key, [entry]);
+    const same = this.#byPrefix.get(entry.prefixHash);
+    if (same === undefined) this.#byPrefix.set(entry.prefixHash, [entry]);
     else same.push(entry);
   }
 
@@ -160,10 +161,20 @@ class BatchTree {
     this.#heads.set(threadId, head);
   }
 
+  addSession(sessionId: SessionId, userId: UserId): void {
+    this.#owners.set(sessionId, userId);
+  }
+
+  /** Whether this batch makes the session for this user. */
+  hasSession(sessionId: SessionId, userId: UserId): boolean {
+    return this.#owners.get(sessionId) === userId;
+  }
+
   candidates(userId: UserId, prefixHash: PrefixHash, sessionId: SessionId | null): readonly StoredEntry[] {
-    const found = this.#byPrefix.get(`${userId} ${prefixHash}`) ?? [];
+    const found = this.#byPrefix.get(prefixHash);
+    if (found === undefined) return [];
     return found
-      .filter((entry) => sessionId === null || entry.sessionId === sessionId)
+      .filter((entry) => entry.userId === userId && (sessionId === null || entry.sessionId === sessionId))
       .map(({ id, sessionId: session, createdAtMs, threadId, epoch }) => {
         const isHead = threadId !== null && (this.#heads.get(threadId) ?? id) === id;
         return { id, sessionId: session, prefixHash, createdAtMs, head: isHead ? { threadId, epoch } : null };
@@ -174,7 +185,7 @@ class BatchTree {
 function placeOpening(live: LiveAnswer, opening: Opening, tree: BatchTree, batch: Batch, input: BatchInput): Place {
   const { ids } = input;
   const { userId, startedAtMs } = live;
-  const exists = opening.exists || batch.sessions.some((row) => row.id === opening.sessionId && row.userId === userId);
+  const exists = opening.exists || (opening.sessionId !== null && tree.hasSession(opening.sessionId, userId));
   const isNew = opening.sessionId !== null && !exists;
   const attachment = isNew
     ? ({ kind: "newSession" } as const)
@@ -187,7 +198,9 @@ function placeOpening(live: LiveAnswer, opening: Opening, tree: BatchTree, batch
   const matched = attachment.kind === "newSession" ? 0 : attachment.matched;
   const entryId = entryIdSchema.parse(ids.next("ent"));
   const session =
-    attachment.kind === "newSession" ? sessionFor(live, { ...opening, exists }, batch, ids) : attachment.at.sessionId;
+    attachment.kind === "newSession"
+      ? sessionFor(live, { ...opening, exists }, tree, batch, ids)
+      : attachment.at.sessionId;
   if (attachment.kind !== "newSession") batch.touched.push({ id: session, atMs: input.nowMs });
   const grows = attachment.kind === "continue";
   const threadId = grows ? attachment.threadId : threadIdSchema.parse(ids.next("thr"));
@@ -195,9 +208,11 @@ function placeOpening(live: LiveAnswer, opening: Opening, tree: BatchTree, batch
   const epoch = basedOn + 1;
   let parentId = attachment.kind === "newSession" ? null : attachment.at.id;
   let parentHash = opening.chain[matched - 1] ?? ROOT_HASH;
-  for (const [offset, message] of opening.messages.slice(matched).entries()) {
+  for (let index = matched; index < opening.messages.length; index += 1) {
+    const message = opening.messages[index];
+    if (message === undefined) break;
     const id = entryIdSchema.parse(ids.next("ent"));
-    parentHash = opening.chain[matched + offset] ?? parentHash;
+    parentHash = opening.chain[index] ?? parentHash;
     batch.revision += 1;
     batch.entries.push({
       id,
@@ -229,11 +244,12 @@ function placeOpening(live: LiveAnswer, opening: Opening, tree: BatchTree, batch
 }
 
 /** The session that a request without a stored beginning goes to: the one it named where that is its user's, else a new one. */
-function sessionFor(live: LiveAnswer, opening: Opening, batch: Batch, ids: Ids): SessionId {
+function sessionFor(live: LiveAnswer, opening: Opening, tree: BatchTree, batch: Batch, ids: Ids): SessionId {
   if (opening.sessionId !== null && opening.exists) return opening.sessionId;
   const named = opening.isFree ? opening.sessionId : null;
   const id = named ?? sessionIdSchema.parse(ids.next("ses"));
   const { userId, client, startedAtMs } = live;
+  tree.addSession(id, userId);
   batch.sessions.push({ id, userId, title: titleOf(opening.messages), client, createdAtMs: startedAtMs });
   return id;
 }

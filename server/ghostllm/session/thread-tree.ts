@@ -146,12 +146,16 @@ function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
 /** The first words of the first user message, on one line: what a list of sessions shows. */
 export function titleOf(messages: readonly Message[]): string {
   const first = messages.find((message) => message.role === "user");
-  const text = first?.parts.flatMap((part) => (part.kind === "text" ? [part.text] : [])).join(" ") ?? "";
-  const line = text
-    .slice(0, 4 * MAX_TITLE)
-    .replace(/[\s\p{Cc}]+/gu, " ")
-    .trim();
+  let text = "";
+  for (const part of first?.parts ?? []) {
+    if (part.kind === "text") text += text === "" ? part.text : ` ${part.text}`;
+    if (text.length > 4 * MAX_TITLE) break;
+  }
+  const begin = text.slice(0, 4 * MAX_TITLE);
+  // Most are one line already; to find that out costs a tenth of replacing each space by itself.
+  const line = (/[^\S ]|\p{Cc}| {2}/u.test(begin) ? begin.replace(/[\s\p{Cc}]+/gu, " ") : begin).trim();
   if (line.length <= MAX_TITLE) return line;
+  if (!/[\ud800-\udfff]/.test(line)) return `${line.slice(0, MAX_TITLE - 1)}…`;
   const characters = Array.from(line.slice(0, 2 * MAX_TITLE + 1));
   return characters.length <= MAX_TITLE ? line : `${characters.slice(0, MAX_TITLE - 1).join("")}…`;
 }

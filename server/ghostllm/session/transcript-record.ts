@@ -130,9 +130,13 @@ const DIALECTS: readonly Dialect[] = [
 
 /** The first bytes of a record. A frame's are the same for all frames of an answer in one dialect: make them once. */
 export function recordHeader(kind: keyof typeof KINDS, answerId: AnswerId, dialect: Dialect = "events"): Buffer {
-  const id = Buffer.from(answerId, "latin1");
-  assert(id.length < 256, "an answer's id is longer than 255 bytes");
-  return Buffer.concat([Buffer.from([KINDS[kind], DIALECTS.indexOf(dialect), id.length]), id]);
+  assert(answerId.length < 256, "an answer's id is longer than 255 bytes");
+  const header = Buffer.allocUnsafe(3 + answerId.length);
+  header[0] = KINDS[kind];
+  header[1] = DIALECTS.indexOf(dialect);
+  header[2] = answerId.length;
+  header.write(answerId, 3, "latin1");
+  return header;
 }
 
 /** The parts of a `begin` record after its header. */
@@ -143,7 +147,16 @@ export function beginParts(begin: Begin, body: Buffer): readonly Buffer[] {
   return [length, json, body];
 }
 
-export const openedPart = (opened: Opened): Buffer => Buffer.from(JSON.stringify(opened));
+/** Decisions are made once and used by many answers (`decide`). */
+const openedParts = new WeakMap<Opened["decision"], { readonly model: Opened["model"]; readonly bytes: Buffer }>();
+
+export function openedPart(opened: Opened): Buffer {
+  const known = openedParts.get(opened.decision);
+  if (known?.model === opened.model) return known.bytes;
+  const bytes = Buffer.from(JSON.stringify(opened));
+  openedParts.set(opened.decision, { model: opened.model, bytes });
+  return bytes;
+}
 export const endPart = (outcome: Outcome, atMs: number): Buffer => Buffer.from(JSON.stringify({ outcome, atMs }));
 
 /** An `events` frame has no bytes of its own; these stand for it. */
