@@ -104,7 +104,8 @@ test("usage is a total: the last event replaces what the first said, null keeps 
 });
 
 test("a count that nobody gave is unknown", () => {
-  check(sse({ type: "message_start", ...{ message: {} } }, end("end_turn")), [{ kind: "finish", reason: "stop" }]);
+  const first = { type: "message_start", message: {} };
+  check(sse(first, end("end_turn")), [{ kind: "finish", reason: "stop" }]);
   check(sse(end(null, { output_tokens: -1, input_tokens: "7" })), []);
   check(sse(end("end_turn", { input_tokens: 7, output_tokens: 3 })), [
     { kind: "usage", usage: { promptTokens: 7, completionTokens: 3 } },
