@@ -79,7 +79,6 @@ const ROWS: readonly { readonly means: Meaning; readonly codes: RegExp; readonly
     means: operational("upstream_rate_limited"),
     codes: /^(rate_limit_exceeded|slow_down|too_many_requests|tokens|requests)$/,
   },
-  { means: operational("upstream_failed"), codes: /^(server_error|vector_store_timeout)$/ },
   {
     means: user("upstream_rejected"),
     codes:
