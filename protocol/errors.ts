@@ -312,6 +312,18 @@ const catalogue = {
     meaning: "An answer is still being written in this session; a second question would go on from half of it.",
     advice: "Wait for the end of the answer or cancel it, or ask in a session of its own.",
   },
+  response_not_found: {
+    family: "user",
+    http: 404,
+    meaning: "No response of the Responses API is kept under this id.",
+    advice: "It may have been deleted, or was asked with `store: false`; send the request again.",
+  },
+  previous_response_not_found: {
+    family: "user",
+    http: 400,
+    meaning: "The response that `previous_response_id` names is not known here.",
+    advice: "Send the whole conversation as `input`, without `previous_response_id`.",
+  },
   approval_not_found: {
     family: "user",
     http: 404,

@@ -27,6 +27,8 @@ import { type BodyReader, createBodyReader } from "./http/body-reader.ts";
 import { registerMessages } from "./http/dialects/messages.ts";
 import { registerModels } from "./http/dialects/models.ts";
 import { registerOpenAi } from "./http/dialects/openai.ts";
+import { createResponseStore, responseMigrations, type ResponseStore } from "./http/dialects/responses-store.ts";
+import { registerResponses } from "./http/dialects/responses.ts";
 import { registerHealth } from "./http/health.ts";
 import { type HttpFront, startHttpFront } from "./http/http-server.ts";
 import { type KeyFiles, loadKeys } from "./keys.ts";
@@ -174,13 +176,14 @@ interface Products {
   readonly warden: Warden;
   readonly llm: GhostLlm;
   readonly bodies: BodyReader;
+  readonly responses: ResponseStore;
   readonly databaseReport: OpenReport;
 }
 
 async function openProducts(options: DaemonOptions, base: Base, store: DisposableStore): Promise<Products> {
   const { clock, ids, environment, nodeExecutable } = options;
   const { paths, permit, log, loaded } = base;
-  const migrations = mergeMigrations([transcriptMigrations, ledgerMigrations]);
+  const migrations = mergeMigrations([transcriptMigrations, ledgerMigrations, responseMigrations]);
   const { database, report } = await openDatabase(permit, {
     file: join(paths.dataDir, "ghost.db"),
     migrations,
@@ -231,7 +234,7 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
     log,
   });
   store.use(llm);
-  return { warden, llm, bodies, databaseReport: report };
+  return { warden, llm, bodies, responses: createResponseStore({ database, clock }), databaseReport: report };
 }
 
 /** Stored keys lie in the data folder, and what opens them elsewhere; the OS keyring is asked in a process of its own. */
@@ -289,6 +292,8 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
         (app, open) => {
           const dialect = { ...dialectOptions, open };
           for (const register of [registerModels, registerOpenAi, registerMessages]) register(app, dialect);
+          const maxBodyBytes = config.http.max_body_mib * 1024 * 1024;
+          registerResponses(app, { ...dialect, store: world.responses, ids: options.ids, maxBodyBytes });
         },
         (app) => registerHealth(app, { version: VERSION, metrics: status.metrics }),
       ],

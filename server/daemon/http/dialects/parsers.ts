@@ -2,11 +2,13 @@
 import type { ParsedChat } from "./chat-facts.ts";
 import { MESSAGES_MEMBERS, type MessagesOwn, parseMessages } from "./messages-request.ts";
 import { OPENAI_MEMBERS, type OpenAiOwn, parseChat } from "./openai-request.ts";
+import { parseResponses, RESPONSES_MEMBERS, type ResponsesOwn } from "./responses-request.ts";
 
 /** What each dialect keeps for its own writer. */
 export interface ChatOwn {
   readonly "openai-chat": OpenAiOwn;
   readonly "anthropic-messages": MessagesOwn;
+  readonly "openai-responses": ResponsesOwn;
 }
 export type ChatDialect = keyof ChatOwn;
 
@@ -20,6 +22,7 @@ export interface ChatParser<Own> {
 export const CHAT_PARSERS: { readonly [Name in ChatDialect]: ChatParser<ChatOwn[Name]> } = {
   "openai-chat": { parse: parseChat, members: OPENAI_MEMBERS },
   "anthropic-messages": { parse: parseMessages, members: MESSAGES_MEMBERS },
+  "openai-responses": { parse: parseResponses, members: RESPONSES_MEMBERS },
 };
 
 export const isChatDialect = (name: string): name is ChatDialect => name in CHAT_PARSERS;

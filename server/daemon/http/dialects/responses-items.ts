@@ -119,7 +119,13 @@ class ItemReader {
         return this.#message(checkValue(messageSchema, value, place));
       case "function_call": {
         const { call_id, name, namespace, arguments: text } = checkValue(callSchema, value, place);
-        return this.#call({ kind: "toolCall", callId: call_id, name, arguments: text, ...present("namespace", namespace) });
+        return this.#call({
+          kind: "toolCall",
+          callId: call_id,
+          name,
+          arguments: text,
+          ...present("namespace", namespace),
+        });
       }
       case "custom_tool_call": {
         const { call_id, name, namespace, input } = checkValue(customCallSchema, value, place);

@@ -76,7 +76,12 @@ const shape = {
   metadata: z.record(z.string(), z.string()).nullish(),
   client_metadata: z.unknown().optional(),
   prompt_cache_key: z.string().nullish(),
+  type: z.string().nullish(),
+  generate: z.boolean().nullish(),
+  stream_id: z.string().nullish(),
 };
+/** What only a frame of a WebSocket has. */
+export const SOCKET_MEMBERS: readonly string[] = ["type", "generate", "stream_id", "background"];
 const requestSchema = z.looseObject(shape);
 type Request = z.infer<typeof requestSchema>;
 
@@ -118,6 +123,8 @@ export interface ResponsesOwn {
   /** The `call_id` of a result whose call is not among the items. */
   readonly unmatched?: string;
   readonly isCompaction: boolean;
+  /** False only warms up a WebSocket. */
+  readonly generates: boolean;
   /** The client's `include` with sealed reasoning asked for: who keeps nothing upstream needs it back. */
   readonly include: readonly string[];
 }
@@ -159,6 +166,7 @@ export function parseResponses(body: Buffer): ParsedChat<ResponsesOwn> {
       echo: echoOf(request),
       ...present("unmatched", items.unmatched),
       isCompaction: items.isCompaction,
+      generates: request.generate ?? true,
       include: [...new Set([...(request.include ?? []), REASONING_SEALS])],
     },
   };
@@ -209,7 +217,9 @@ function toolsOf(request: Request): { readonly tools: readonly ToolSpec[]; reado
   if (typeof choice === "string") return { tools, choice };
   if (isAllowed(choice)) {
     const isNamed = (spec: ToolSpec) =>
-      choice.tools.some((allowed) => (allowed.name ?? allowed.type) === spec.name && isOfGroup(spec, allowed.namespace));
+      choice.tools.some(
+        (allowed) => (allowed.name ?? allowed.type) === spec.name && isOfGroup(spec, allowed.namespace),
+      );
     return { tools: tools.filter(isNamed), choice: choice.mode };
   }
   return { tools, choice: { name: choice.name ?? choice.type, ...present("namespace", choice.namespace) } };
@@ -224,7 +234,8 @@ function isOfGroup(spec: ToolSpec, namespace: string | null | undefined): boolea
 }
 
 type Tool = z.infer<typeof tool>;
-const isPlain = (entry: Tool): entry is z.infer<typeof plainTool> => entry.type === "function" || entry.type === "custom";
+const isPlain = (entry: Tool): entry is z.infer<typeof plainTool> =>
+  entry.type === "function" || entry.type === "custom";
 const isNamespace = (entry: Tool): entry is z.infer<typeof namespaceTool> => entry.type === "namespace";
 
 function toTools(entry: Tool): readonly ToolSpec[] {
@@ -233,7 +244,8 @@ function toTools(entry: Tool): readonly ToolSpec[] {
   // What the group is for stands with its first tool: an upstream without groups has no other place for it.
   return entry.tools.map((member, index) => {
     const own = member.description ?? undefined;
-    const description = index === 0 && entry.description ? `${own ?? ""}\n(${entry.name}: ${entry.description})`.trim() : own;
+    const description =
+      index === 0 && entry.description ? `${own ?? ""}\n(${entry.name}: ${entry.description})`.trim() : own;
     return { ...toTool(member, description), namespace: entry.name };
   });
 }

@@ -97,14 +97,25 @@ export function createResponseStore(options: { readonly database: Database; read
       const size = input.length + response.length;
       const insert: Statement = {
         sql: "INSERT OR REPLACE INTO responses (id, user_id, previous_id, input, response, pieces, size, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        values: [id, userId, previousId, input, response, pieces === null ? null : JSON.stringify(pieces), size, createdAtMs],
+        values: [
+          id,
+          userId,
+          previousId,
+          input,
+          response,
+          pieces === null ? null : JSON.stringify(pieces),
+          size,
+          createdAtMs,
+        ],
       };
       await database.write(puts % PRUNE_EVERY === 1 ? [insert, prune(userId)] : [insert]);
     },
     get,
     async delete(userId, id) {
       const isThere = (await get(userId, id)) !== undefined;
-      await database.writeDurable([{ sql: "DELETE FROM responses WHERE user_id = ? AND id = ?", values: [userId, id] }]);
+      await database.writeDurable([
+        { sql: "DELETE FROM responses WHERE user_id = ? AND id = ?", values: [userId, id] },
+      ]);
       return isThere;
     },
     async history(userId, id, maxBytes) {

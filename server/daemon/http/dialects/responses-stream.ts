@@ -19,6 +19,8 @@ import {
 
 export interface ResponseStreamOptions {
   readonly head: ResponseHead;
+  /** An upstream that speaks this dialect gets the body as it came: then its frames are the client's, too. Else they are written like everybody's. */
+  readonly isRelayed: boolean;
   readonly now: () => number;
   readonly sink: EventSink;
   /** Takes whole frames of an upstream that speaks this dialect. */
@@ -50,7 +52,7 @@ export class ResponseStream {
   }
 
   write(frame: Frame): void {
-    if (frame.dialect === "openai-responses") {
+    if (frame.dialect === "openai-responses" && this.#options.isRelayed) {
       this.#relay ??= new RelayTap();
       const passing = this.#relay.push(frame.bytes);
       if (passing.length > 0) this.#options.relay(passing);

@@ -136,6 +136,13 @@ export class ResponseEvents {
     return { id: this.#head.id, text, pieces: this.#pieces };
   }
 
+  /** The last event of one that was written before. */
+  finishAs(text: string, status: Ending["status"]): void {
+    this.begin();
+    this.#closeMessage(status);
+    this.#emit(`response.${status}`, `"response":${text}`);
+  }
+
   /** The last events of a broken answer: what was said is kept, and nothing of it is called done (2). */
   fail(error: GhostError): void {
     this.begin();
@@ -147,10 +154,7 @@ export class ResponseEvents {
       this.#output.push(messageItem(open, "incomplete", parts));
     }
     const why = `{"code":${q(code)},"message":${q(message)}}`;
-    const text = this.#response(
-      `"status":"failed","completed_at":null,"error":${why},"incomplete_details":null`,
-      null,
-    );
+    const text = this.#response(`"status":"failed","completed_at":null,"error":${why},"incomplete_details":null`, null);
     this.#emit("response.failed", `"response":${text}`);
   }
 
@@ -264,8 +268,7 @@ export class ResponseEvents {
   #closeCall(block: Extract<OpenBlock, { kind: "toolCall" }>, json: string, status: "completed" | "incomplete"): void {
     if (block.isCustom === true) {
       const input = customInput(json);
-      if (input !== "")
-        this.#emit("response.custom_tool_call_input.delta", `${this.#itemPlace()},"delta":${q(input)}`);
+      if (input !== "") this.#emit("response.custom_tool_call_input.delta", `${this.#itemPlace()},"delta":${q(input)}`);
       this.#emit("response.custom_tool_call_input.done", `${this.#itemPlace()},"input":${q(input)}`);
       return this.#itemDone(callItem(this.#item.id, block, input, status));
     }

@@ -1,0 +1,123 @@
+/**
+ * What both carriers of the Responses API share: a request with its conversation, the head of its response, and what is kept of it.
+ * 1. A request that goes on from an earlier response is made whole here: no upstream is asked for a conversation that it would have to keep.
+ * 2. An upstream of the same dialect is never asked to keep what we keep: it gets `store: false` and gives its sealed thinking back.
+ */
+import type { UserId } from "../../../../protocol/ids.ts";
+import type { Ids } from "../../../base/clock.ts";
+import { UserError } from "../../../base/errors.ts";
+import type { Answer } from "../../../ghostllm/brain.ts";
+import { sealOpaque } from "../../../ghostllm/frames/opaque.ts";
+import type { ChatRequest } from "../../../ghostllm/stream.ts";
+import type { Actor } from "../../../platform/permit.ts";
+import { inputItems, type ItemsText, joinItems, outputItems, withInput } from "./responses-body.ts";
+import { sealCall } from "./responses-items.ts";
+import type { ResponsesOwn } from "./responses-request.ts";
+import type { ResponseStore } from "./responses-store.ts";
+import type { ResponseHead, WholeResponse } from "./responses-writer.ts";
+import { chatRequest, type DialectOptions } from "./serve.ts";
+
+export interface ResponsesOptions extends DialectOptions {
+  readonly store: ResponseStore;
+  readonly ids: Ids;
+  readonly maxBodyBytes: number;
+}
+
+export interface Asker {
+  readonly actor: Actor;
+  readonly signal: AbortSignal;
+  /** The items up to a response that only this connection remembers. */
+  recall?(responseId: string): ItemsText | undefined;
+}
+
+export interface PreparedResponse {
+  readonly request: ChatRequest;
+  readonly own: Pick<ResponsesOwn, "isStored" | "previousId" | "echo" | "isCompaction" | "generates">;
+  /** What is kept as this request's own, and after which response of the store. */
+  readonly kept: { readonly input: ItemsText; readonly previousId: string | null };
+  /** All items, from the conversation's first. */
+  readonly items: ItemsText;
+}
+
+/** @throws UserError `invalid_json` | `invalid_params` | `previous_response_not_found` | `body_too_large` */
+export async function prepareResponse(
+  options: ResponsesOptions,
+  body: Buffer,
+  asker: Asker,
+): Promise<PreparedResponse> {
+  const { actor, signal } = asker;
+  const first = await options.bodies.readChat("openai-responses", body, signal);
+  const { own } = first.facts;
+  const input = inputItems(body);
+  const earlier = own.previousId === undefined ? undefined : await historyOf(options, own.previousId, asker);
+  const items = earlier === undefined ? input : joinItems(earlier.items, input);
+  const whole = earlier === undefined ? body : withInput(body, items, options.maxBodyBytes);
+  const read = earlier === undefined ? first : await options.bodies.readChat("openai-responses", whole, signal);
+  const { unmatched, include } = read.facts.own;
+  if (unmatched !== undefined) {
+    throw new UserError("invalid_params", `No tool call found for function call output with call_id ${unmatched}`, {
+      details: { field: "input" },
+    });
+  }
+  const values = own.isStored ? { store: "false", include: JSON.stringify(include) } : {};
+  return {
+    request: chatRequest("openai-responses", whole, read, { actor, values }),
+    own,
+    kept:
+      earlier?.isStored === true
+        ? { input, previousId: own.previousId ?? null }
+        : // Nobody else remembers what came before.
+          { input: items, previousId: null },
+    items,
+  };
+}
+
+async function historyOf(
+  { store, maxBodyBytes }: ResponsesOptions,
+  id: string,
+  { actor, recall }: Asker,
+): Promise<{ readonly items: ItemsText; readonly isStored: boolean }> {
+  const remembered = recall?.(id);
+  if (remembered !== undefined) return { items: remembered, isStored: false };
+  const items = await store.history(actor.userId, id, maxBodyBytes);
+  if (items !== undefined) return { items, isStored: true };
+  throw new UserError("previous_response_not_found", `Previous response with id '${id}' not found`, {
+    details: { field: "previous_response_id" },
+  });
+}
+
+/** `more`: further members of the response's JSON, for carriers without headers. */
+export function headOf(
+  answer: Pick<Answer, "id" | "model">,
+  own: Pick<ResponsesOwn, "echo">,
+  { createdAtMs, more = "" }: { readonly createdAtMs: number; readonly more?: string },
+): ResponseHead {
+  const { ref, provider } = answer.model;
+  return {
+    id: answer.id.replace(/^ans_/, "resp_"),
+    model: ref,
+    createdAtMs,
+    echo: more === "" ? own.echo : `${own.echo},${more}`,
+    sealReasoning: (data) => sealOpaque({ maker: provider, data }),
+    sealCall: (callId, data) => sealCall(provider, callId, data),
+  };
+}
+
+/** Keeps a whole response where its client did not say otherwise. */
+export async function keepResponse(
+  { store, clock }: ResponsesOptions,
+  userId: UserId,
+  { own, kept }: Pick<PreparedResponse, "own" | "kept">,
+  { id, text, pieces }: WholeResponse,
+): Promise<void> {
+  if (!own.isStored) return;
+  // A compaction stands for all that came before it.
+  const { input, previousId } = own.isCompaction ? { input: "", previousId: null } : kept;
+  const createdAtMs = clock.now();
+  await store.put({ input, previousId, id, userId, response: text, pieces: pieces ?? null, createdAtMs });
+}
+
+/** The whole conversation with this response, for a connection to remember. */
+export function conversationWith({ own, items }: PreparedResponse, { text }: WholeResponse): ItemsText {
+  return joinItems(own.isCompaction ? "" : items, outputItems(text));
+}
