@@ -3,7 +3,7 @@
  * The type counts, then the status; words are read only where one type has several meanings (https://platform.claude.com/docs/en/api/errors).
  */
 import { type CodeOf, errorCatalogue } from "../../../protocol/errors.ts";
-import { isObject, stringIn } from "./json-value.ts";
+import { isRecord, stringAt, textAt } from "./json.ts";
 
 /** `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}` as it is said. */
 export interface AnthropicError {
@@ -25,14 +25,14 @@ export interface ErrorContext {
 
 /** Undefined for what is no error of Anthropic's, such as a proxy's page. */
 export function readAnthropicError(json: unknown): AnthropicError | undefined {
-  if (!isObject(json) || !isObject(json["error"])) return undefined;
+  if (!isRecord(json) || !isRecord(json["error"])) return undefined;
   const { error } = json;
-  const details = isObject(error["details"]) ? error["details"] : {};
+  const details = isRecord(error["details"]) ? error["details"] : {};
   return {
-    type: stringIn(error, "type") ?? "",
-    message: stringIn(error, "message") ?? "",
-    errorCode: stringIn(details, "error_code"),
-    requestId: stringIn(json, "request_id"),
+    type: textAt(error, "type"),
+    message: textAt(error, "message"),
+    errorCode: stringAt(details, "error_code"),
+    requestId: stringAt(json, "request_id"),
   };
 }
 

@@ -11,7 +11,7 @@ import type { Usage } from "../../../protocol/usage.ts";
 import { present } from "../../base/optional.ts";
 import type { Frame, StreamEvent } from "../stream.ts";
 import { codeOfAnthropic, readAnthropicError } from "./anthropic-error.ts";
-import { countIn, isObject, parseObject, stringIn } from "./json-value.ts";
+import { countAt, isRecord, parseRecord, stringAt, textAt } from "./json.ts";
 import { sseData } from "./sse.ts";
 
 type Json = Readonly<Record<string, unknown>>;
@@ -21,10 +21,10 @@ export type AnthropicSeal = { readonly signature: string } | { readonly redacted
 
 /** @returns undefined for what is no seal of ours */
 export function readSeal(data: string): AnthropicSeal | undefined {
-  const json = parseObject(data);
-  const signature = json === undefined ? undefined : stringIn(json, "signature");
+  const json = parseRecord(data);
+  const signature = json === undefined ? undefined : stringAt(json, "signature");
   if (signature !== undefined) return { signature };
-  const redacted = json === undefined ? undefined : stringIn(json, "redacted");
+  const redacted = json === undefined ? undefined : stringAt(json, "redacted");
   return redacted === undefined ? undefined : { redacted };
 }
 
@@ -47,7 +47,7 @@ export function decodeAnthropic(bytes: Buffer): readonly StreamEvent[] {
   const events: StreamEvent[] = [];
   const texts = bytes[0] === OPEN_BRACE ? [bytes.toString("utf8")] : sseData(bytes);
   for (const text of texts) {
-    const data = parseObject(text);
+    const data = parseRecord(text);
     if (data === undefined) {
       const message = `the server sent something that is no event of a message: ${text.slice(0, 120)}`;
       events.push({ kind: "error", error: { code: "upstream_failed", message, details: {} } });
@@ -65,7 +65,7 @@ export function hasMessageStop(bytes: Buffer): boolean {
 }
 
 export function isMessageStop(data: string): boolean {
-  return data.includes("message_stop") && parseObject(data)?.["type"] === "message_stop";
+  return data.includes("message_stop") && parseRecord(data)?.["type"] === "message_stop";
 }
 
 function appendEvents(events: StreamEvent[], data: Json): void {
@@ -73,14 +73,14 @@ function appendEvents(events: StreamEvent[], data: Json): void {
     case "content_block_delta":
       return appendDelta(events, data);
     case "content_block_start":
-      if (isObject(data["content_block"])) appendBlock(events, data["content_block"], indexOf(data));
+      if (isRecord(data["content_block"])) appendBlock(events, data["content_block"], indexOf(data));
       return;
     case "message_start":
-      if (isObject(data["message"])) appendUsage(events, data["message"]["usage"], "start");
+      if (isRecord(data["message"])) appendUsage(events, data["message"]["usage"], "start");
       return;
     case "message_delta":
       appendUsage(events, data["usage"], "end");
-      if (isObject(data["delta"])) appendFinish(events, data["delta"]);
+      if (isRecord(data["delta"])) appendFinish(events, data["delta"]);
       return;
     case "message":
       return appendWhole(events, data);
@@ -92,25 +92,25 @@ function appendEvents(events: StreamEvent[], data: Json): void {
 
 function appendDelta(events: StreamEvent[], data: Json): void {
   const { delta } = data;
-  if (!isObject(delta)) return;
+  if (!isRecord(delta)) return;
   switch (delta["type"]) {
     case "text_delta": {
-      const text = stringIn(delta, "text") ?? "";
+      const text = textAt(delta, "text");
       if (text !== "") events.push({ kind: "text", text });
       return;
     }
     case "input_json_delta": {
-      const piece = stringIn(delta, "partial_json") ?? "";
+      const piece = textAt(delta, "partial_json");
       if (piece !== "") events.push({ kind: "toolCall", index: indexOf(data), arguments: piece });
       return;
     }
     case "thinking_delta": {
-      const text = stringIn(delta, "thinking") ?? "";
+      const text = textAt(delta, "thinking");
       if (text !== "") events.push({ kind: "reasoning", text, block: indexOf(data) });
       return;
     }
     case "signature_delta": {
-      const opaque = sealText({ signature: stringIn(delta, "signature") ?? "" });
+      const opaque = sealText({ signature: textAt(delta, "signature") });
       events.push({ kind: "reasoning", text: "", block: indexOf(data), opaque });
       return;
     }
@@ -122,27 +122,27 @@ function appendDelta(events: StreamEvent[], data: Json): void {
 function appendBlock(events: StreamEvent[], block: Json, index: number): void {
   switch (block["type"]) {
     case "text": {
-      const text = stringIn(block, "text") ?? "";
+      const text = textAt(block, "text");
       if (text !== "") events.push({ kind: "text", text });
       return;
     }
     case "thinking": {
-      const signature = stringIn(block, "signature") ?? "";
+      const signature = textAt(block, "signature");
       // Also without text: thinking has begun, and a client that waits for its answer may be told so.
-      const event = { kind: "reasoning", text: stringIn(block, "thinking") ?? "", block: index } as const;
+      const event = { kind: "reasoning", text: textAt(block, "thinking"), block: index } as const;
       events.push(signature === "" ? event : { ...event, opaque: sealText({ signature }) });
       return;
     }
     case "redacted_thinking": {
-      const opaque = sealText({ redacted: stringIn(block, "data") ?? "" });
+      const opaque = sealText({ redacted: textAt(block, "data") });
       events.push({ kind: "reasoning", text: "", block: index, opaque });
       return;
     }
     case "tool_use": {
       const { input } = block;
       // A stream begins with `{}` and brings the input piece by piece.
-      const isGiven = isObject(input) && Object.keys(input).length > 0;
-      const said = { callId: stringIn(block, "id") ?? "", name: stringIn(block, "name") ?? "" };
+      const isGiven = isRecord(input) && Object.keys(input).length > 0;
+      const said = { callId: textAt(block, "id"), name: textAt(block, "name") };
       events.push({ kind: "toolCall", index, ...said, arguments: isGiven ? JSON.stringify(input) : "" });
       return;
     }
@@ -153,7 +153,7 @@ function appendBlock(events: StreamEvent[], block: Json, index: number): void {
 function appendWhole(events: StreamEvent[], data: Json): void {
   const { content } = data;
   if (Array.isArray(content)) {
-    for (const [index, block] of content.entries()) if (isObject(block)) appendBlock(events, block, index);
+    for (const [index, block] of content.entries()) if (isRecord(block)) appendBlock(events, block, index);
   }
   appendUsage(events, data["usage"], "whole");
   if (typeof data["stop_reason"] === "string") return appendFinish(events, data);
@@ -162,7 +162,7 @@ function appendWhole(events: StreamEvent[], data: Json): void {
 }
 
 function appendFinish(events: StreamEvent[], delta: Json): void {
-  const word = stringIn(delta, "stop_reason");
+  const word = stringAt(delta, "stop_reason");
   if (word !== undefined) events.push({ kind: "finish", reason: finishReason(word) });
 }
 
@@ -197,19 +197,19 @@ function appendError(events: StreamEvent[], data: Json): void {
  * there, and is part of `promptTokens` here. The first event's `output_tokens` is only what was there when it was sent: it is no count of the answer.
  */
 function appendUsage(events: StreamEvent[], usage: unknown, place: "start" | "end" | "whole"): void {
-  if (!isObject(usage)) return;
+  if (!isRecord(usage)) return;
   const cacheRead = cacheCount(usage, "cache_read_input_tokens", place);
   const cacheWrite = cacheCount(usage, "cache_creation_input_tokens", place);
-  const fresh = countIn(usage, "input_tokens");
-  const output = place === "start" ? undefined : countIn(usage, "output_tokens");
-  const details = isObject(usage["output_tokens_details"]) ? usage["output_tokens_details"] : {};
-  const thinking = countIn(details, "thinking_tokens");
+  const fresh = countAt(usage, "input_tokens");
+  const output = place === "start" ? undefined : countAt(usage, "output_tokens");
+  const details = isRecord(usage["output_tokens_details"]) ? usage["output_tokens_details"] : {};
+  const thinking = countAt(details, "thinking_tokens");
   const isInputKnown = fresh !== undefined && cacheRead !== undefined && cacheWrite !== undefined;
   const counts: Usage = {
     ...(isInputKnown ? { promptTokens: fresh + cacheRead + cacheWrite } : {}),
     ...present("completionTokens", output),
-    ...present("cachedTokens", countIn(usage, "cache_read_input_tokens")),
-    ...present("cacheWriteTokens", countIn(usage, "cache_creation_input_tokens")),
+    ...present("cachedTokens", countAt(usage, "cache_read_input_tokens")),
+    ...present("cacheWriteTokens", countAt(usage, "cache_creation_input_tokens")),
     ...present("reasoningTokens", thinking),
   };
   if (Object.keys(counts).length > 0) events.push({ kind: "usage", usage: counts });
@@ -218,9 +218,9 @@ function appendUsage(events: StreamEvent[], usage: unknown, place: "start" | "en
 /** A server without a cache does not name it: then nothing came from there. Null in a stream's last event means: as said before. */
 function cacheCount(usage: Json, key: string, place: "start" | "end" | "whole"): number | undefined {
   const value = usage[key];
-  return value === undefined || (value === null && place !== "end") ? 0 : countIn(usage, key);
+  return value === undefined || (value === null && place !== "end") ? 0 : countAt(usage, key);
 }
 
 function indexOf(data: Json): number {
-  return countIn(data, "index") ?? 0;
+  return countAt(data, "index") ?? 0;
 }

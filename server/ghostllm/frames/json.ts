@@ -10,6 +10,12 @@ export function textAt(record: Readonly<Record<string, unknown>>, key: string): 
   return typeof value === "string" ? value : typeof value === "number" ? String(value) : "";
 }
 
+/** The text under `key`; undefined for anything else. */
+export function stringAt(record: Readonly<Record<string, unknown>>, key: string): string | undefined {
+  const value = record[key];
+  return typeof value === "string" ? value : undefined;
+}
+
 /** The count under `key`; undefined for anything but a whole number from 0 on. */
 export function countAt(record: Readonly<Record<string, unknown>>, key: string): number | undefined {
   const value = record[key];
@@ -37,4 +43,10 @@ export function parseJson(text: string): unknown {
   } catch {
     return undefined; // The caller says what it wanted instead.
   }
+}
+
+/** The JSON object; undefined for what is none. */
+export function parseRecord(text: string): Readonly<Record<string, unknown>> | undefined {
+  const value = parseJson(text);
+  return isRecord(value) ? value : undefined;
 }

@@ -5,7 +5,7 @@
  */
 import { UserError } from "../../base/errors.ts";
 import { present } from "../../base/optional.ts";
-import { isObject } from "../frames/json-value.ts";
+import { isRecord } from "../frames/json.ts";
 import type { ChatRequest, ReasoningOptions } from "../stream.ts";
 import { ANTHROPIC_NAMES, type WireFunction, type WireTools, wireTools } from "../tool-names.ts";
 import type { ClaudeEffort, ClaudeFacts } from "./anthropic-models.ts";
@@ -137,7 +137,7 @@ export function pickCounted(body: Readonly<Record<string, unknown>>): object {
 export function forgetThinking(body: MessagesBody, from: Parameters<typeof withoutThinking>[1]): MessagesBody {
   const messages = withoutThinking(body.messages, from);
   const { thinking, ...others } = body;
-  const isBudget = isObject(thinking) && thinking["type"] === "enabled";
+  const isBudget = isRecord(thinking) && thinking["type"] === "enabled";
   return isBudget && callsWithoutThinking(messages)
     ? { ...others, model: body.model, max_tokens: body.max_tokens, messages }
     : { ...body, messages };
@@ -147,7 +147,7 @@ export function forgetThinking(body: MessagesBody, from: Parameters<typeof witho
 export function withoutStrictTools(body: MessagesBody): MessagesBody {
   const { tools } = body;
   if (!Array.isArray(tools)) return body;
-  const loosen = (tool: unknown) => (isObject(tool) ? { ...tool, strict: undefined } : tool);
+  const loosen = (tool: unknown) => (isRecord(tool) ? { ...tool, strict: undefined } : tool);
   return { ...body, tools: tools.map(loosen) };
 }
 
@@ -166,7 +166,7 @@ function maxTokensOf(asked: number | undefined, facts: ClaudeFacts, effort: Clau
 }
 
 function toTool({ name, description, parameters, strict }: WireFunction): object {
-  const schema = isObject(parameters) ? parameters : { properties: {} };
+  const schema = isRecord(parameters) ? parameters : { properties: {} };
   return {
     name,
     ...present("description", description),
@@ -188,7 +188,7 @@ function formatOf({ output: { format }, tools }: ChatRequest, wire: WireTools, {
   if (format.kind === "json") return { ...plain, words: ["Answer with one JSON object and nothing else."] };
   const schema = facts.takesSchemas ? toOutputSchema(format.schema) : undefined;
   if (schema !== undefined) return { ...plain, field: { type: "json_schema", schema } };
-  const isToolSchema = isObject(format.schema) && format.schema["type"] === "object";
+  const isToolSchema = isRecord(format.schema) && format.schema["type"] === "object";
   if (isToolSchema && facts.takesForcedChoice && wire.functions.length === 0) return { ...plain, isAnswerTool: true };
   const why = !isToolSchema
     ? "it describes no object"

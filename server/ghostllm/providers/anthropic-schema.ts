@@ -2,7 +2,7 @@
  * JSON schemas for Anthropic's `output_config.format`, which knows a part of the language: what it refuses goes into descriptions, where the model reads
  * it. Pure. https://platform.claude.com/docs/en/build-with-claude/structured-outputs
  */
-import { isObject } from "../frames/json-value.ts";
+import { isRecord } from "../frames/json.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -25,7 +25,7 @@ const MAX_DEPTH = 64;
 
 /** The schema in that part of the language; undefined where it cannot say the same: objects with members of any name. */
 export function toOutputSchema(schema: unknown): object | undefined {
-  return isObject(schema) && schema["type"] === "object" ? reduce(schema, 0) : undefined;
+  return isRecord(schema) && schema["type"] === "object" ? reduce(schema, 0) : undefined;
 }
 
 function reduce(schema: Json, depth: number): object | undefined {
@@ -56,20 +56,20 @@ function reduceMember(key: string, value: unknown, depth: number): Member {
     case "minItems":
       return value === 0 || value === 1 ? { key, value } : undefined;
     case "items":
-      return isObject(value) ? possible(key, reduce(value, depth + 1)) : undefined;
+      return isRecord(value) ? possible(key, reduce(value, depth + 1)) : undefined;
     case "anyOf":
     case "oneOf":
     case "allOf": {
       if (!Array.isArray(value)) return undefined;
-      const all = value.map((entry) => (isObject(entry) ? reduce(entry, depth + 1) : undefined));
+      const all = value.map((entry) => (isRecord(entry) ? reduce(entry, depth + 1) : undefined));
       return possible(key === "oneOf" ? "anyOf" : key, all.includes(undefined) ? undefined : all);
     }
     case "properties":
     case "$defs":
     case "definitions": {
-      if (!isObject(value)) return undefined;
+      if (!isRecord(value)) return undefined;
       const all = Object.entries(value).map(
-        ([name, entry]) => [name, isObject(entry) ? reduce(entry, depth + 1) : undefined] as const,
+        ([name, entry]) => [name, isRecord(entry) ? reduce(entry, depth + 1) : undefined] as const,
       );
       return possible(key, all.some(([, entry]) => entry === undefined) ? undefined : Object.fromEntries(all));
     }
@@ -82,13 +82,13 @@ function possible(key: string, value: unknown): Member {
   return value === undefined ? "impossible" : { key, value };
 }
 
-const hasProperties = (schema: Json) => schema["type"] === "object" || isObject(schema["properties"]);
+const hasProperties = (schema: Json) => schema["type"] === "object" || isRecord(schema["properties"]);
 
 /** Its members may have any name: here all names must be given. */
 function isOpenObject(schema: Json): boolean {
   const { type, properties, additionalProperties, patternProperties } = schema;
   if (type !== "object" && properties === undefined) return false;
-  const isNamed = isObject(properties) && Object.keys(properties).length > 0;
-  if (isObject(additionalProperties) || patternProperties !== undefined) return true;
+  const isNamed = isRecord(properties) && Object.keys(properties).length > 0;
+  if (isRecord(additionalProperties) || patternProperties !== undefined) return true;
   return !isNamed && additionalProperties !== false;
 }

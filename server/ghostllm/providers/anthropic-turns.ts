@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { UserError } from "../../base/errors.ts";
 import { present } from "../../base/optional.ts";
 import { readSeal } from "../frames/anthropic.ts";
-import { parseObject } from "../frames/json-value.ts";
+import { parseRecord } from "../frames/json.ts";
 import type { Message, Part } from "../stream.ts";
 
 export interface TextBlock {
@@ -192,7 +192,7 @@ function thinkingBlock(draft: Draft, { text, opaque }: Extract<Part, { kind: "re
 
 /** Arguments that are no JSON object were cut, or come from a model that cannot do better: they are shown as they are. */
 function inputOf(text: string): object {
-  return text.trim() === "" ? {} : (parseObject(text) ?? { input: text });
+  return text.trim() === "" ? {} : (parseRecord(text) ?? { input: text });
 }
 
 const CALL_ID = /^[A-Za-z0-9_-]{1,64}$/;

@@ -14,7 +14,7 @@ import { present } from "../../base/optional.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { carry } from "../carriage.ts";
-import { countIn, isObject, parseObject } from "../frames/json-value.ts";
+import { countAt, isRecord, parseRecord } from "../frames/json.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings, Frame } from "../stream.ts";
 import { createAnswerReader, messageFrames, readRejection, type Rejection } from "./anthropic-answer.ts";
 import {
@@ -132,7 +132,7 @@ class AnthropicProvider implements Provider {
     const { origin } = request;
     const isRelay = origin?.dialect === DIALECT;
     const body = isRelay
-      ? pickCounted(parseObject(origin.bodyFor(model.name).toString("utf8")) ?? {})
+      ? pickCounted(parseRecord(origin.bodyFor(model.name).toString("utf8")) ?? {})
       : countBody(await messagesRequest(request, this.#modelFacts(model)));
     const response = await this.#post(
       { path: "messages/count_tokens", body: toBytes(body), accept: "application/json" },
@@ -141,7 +141,7 @@ class AnthropicProvider implements Provider {
     );
     if (!isOk(response)) throw (await readRejection(this.#server, response)).error;
     const json = parseJson(await readBody(response, MAX_COUNT_BYTES));
-    const tokens = isObject(json) ? countIn(json, "input_tokens") : undefined;
+    const tokens = isRecord(json) ? countAt(json, "input_tokens") : undefined;
     if (tokens === undefined) throw new OperationalError("upstream_failed", `${ID} sent something that is no count`);
     return tokens;
   }
