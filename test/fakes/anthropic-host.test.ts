@@ -99,6 +99,13 @@ describe("healthy answers", () => {
     };
     assert.deepEqual(await reason({ max_tokens: 2 }), ["max_tokens", "one two "]);
     assert.deepEqual(await reason({ stop_sequences: ["wo th"] }), ["stop_sequence", "one t"]);
+    host.play({
+      blocks: [
+        { kind: "text", deltas: ["a", "b"] },
+        { kind: "text", deltas: ["c", "d"] },
+      ],
+    });
+    assert.deepEqual(await reason({ max_tokens: 3 }), ["max_tokens", "abc"]);
     host.play({ ...textScript("x"), finishReason: "model_context_window_exceeded" });
     assert.deepEqual(await reason(), ["model_context_window_exceeded", "x"]);
     host.play({ blocks: [{ kind: "refusal", deltas: [], category: "cyber", explanation: "no" }] });
@@ -178,11 +185,16 @@ function askBody(fields: object = {}): object {
 describe("rules of the API", () => {
   test("each broken rule is answered 400 in the API's shape, and is no violation", async () => {
     await using host = await startAnthropicHost({
-      models: [MODEL, "claude-opus-5-5", "claude-haiku-4-5", "claude-sonnet-4-6"],
+      models: [MODEL, "claude-opus-5-5", "claude-haiku-5-5", "claude-haiku-4-5", "claude-sonnet-4-6"],
     });
     const call = (id: string) => ({ type: "tool_use", id, name: "list", input: {} }) as const;
     const result = (id: string) => ({ type: "tool_result", tool_use_id: id, content: "x" }) as const;
     const image = { type: "image", source: { type: "url", url: "http://x.test/a.png" } } as const;
+    const document = { type: "document", source: { type: "text", media_type: "text/plain", data: "x" } } as const;
+    const mark = (ttl: "5m" | "1h") =>
+      ({ type: "text", text: "x", cache_control: { type: "ephemeral", ttl } }) as const;
+    const bound = { type: "adaptive", block_binding: {} } as const;
+    const budget = { thinking: { type: "enabled", budget_tokens: 1024 }, max_tokens: 2048 } as const;
     const turns = (assistant: Anthropic.ContentBlockParam[], user?: Anthropic.ContentBlockParam[]) => ({
       messages: [
         ...HELLO,
@@ -229,6 +241,18 @@ describe("rules of the API", () => {
       [turns([image], [{ type: "text", text: "x" }]), /image blocks are only allowed in user/],
       [{ ...cached(5) }, /maximum of 4 blocks .* Found 5/],
       [{ context_management: { edits: [] } }, /context_management: Extra inputs are not permitted/],
+      [{ thinking: bound }, /block_binding: Extra inputs are not permitted/],
+      [{ stop_sequences: [" "] }, /must contain non-whitespace/],
+      [{ ...haiku, ...budget, temperature: 0.5 }, /only be set to 1 when thinking/, OLD],
+      [{ ...haiku, ...budget, top_k: 5 }, /must be unset when thinking/, OLD],
+      [{ ...haiku, ...budget, ...turns([call("a")], [result("a")]) }, /Expected `thinking` or/],
+      [{ ...haiku, ...budget, tools: TOOLS, tool_choice: { type: "any" } }, /tool_choice forces tool use/],
+      [
+        { model: "claude-haiku-5-5", thinking: { type: "disabled" }, output_config: { effort: "max" } },
+        /"disabled" is not supported at effort "max"/,
+      ],
+      [{ system: [mark("5m")], messages: [{ role: "user", content: [mark("1h")] }] }, /must not come after/],
+      [turns([document], [{ type: "text", text: "x" }]), /document blocks are not allowed in assistant/],
     ];
     for (const [body, expected, options] of cases) {
       const error: unknown = await ask(host, body, options).catch((thrown: unknown) => thrown);
@@ -302,6 +326,8 @@ describe("rules of the API", () => {
     assert.equal(model?.id, "claude-opus-5-5");
     const { bytes } = await rawPost(host.port, "/v1/messages", askBody(), { "x-api-key": "right" });
     assert.match(bytes.toString(), /anthropic-version: header is required/);
+    const both = { ...HEADERS, "x-api-key": "right", authorization: "Bearer wrong" };
+    assert.match((await rawPost(host.port, "/v1/messages", askBody(), both)).bytes.toString(), /^HTTP\/1.1 200/);
     assert.equal(host.refusals.length, 3);
   });
 });

@@ -82,6 +82,8 @@ describe("healthy answers", () => {
       null,
     ]);
     assert.equal(whole.output_text, "Grüße 🦀");
+    const [, , call] = whole.output;
+    assert.ok(call?.type === "function_call" && call.call_id === "call_a" && call.id?.startsWith("fc_"));
     const accumulated = client(host).responses.stream({ model: MODEL, input: "Say hello" }).finalResponse();
     assert.equal((await accumulated).output_text, "Grüße 🦀");
     assert.deepEqual(host.violations, []);
