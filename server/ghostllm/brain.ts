@@ -103,8 +103,6 @@ interface BrainOptions {
 
 /** Model lists change when somebody pulls a model or starts a server: half a minute is soon enough, and keeps servers from being asked all day. */
 const CATALOGUE_FRESH_MS = 30_000;
-/** Providers that sign or encrypt what their models think. */
-const SEALING: ReadonlySet<string> = new Set(["anthropic", "openai", "azure", "xai", "gemini"]);
 /** Beyond this many open answers a new one is refused: each holds sockets and buffers, and the machine has an end. */
 const MAX_OPEN_ANSWERS = 4_096;
 
@@ -284,14 +282,17 @@ class GhostBrain implements Brain {
     return { ...request, messages };
   }
 
-  /** What watches for thinking that the client cannot carry; a client that can needs none, and its relay is not looked into. */
+  /** What watches for thinking that the client may not carry. A relay is not looked into: there the client has all that it could carry. */
   #keptTurn(request: ModelRequest, model: ModelInfo): KeptTurn | undefined {
     if (request.task !== "chat" || request.tools.length === 0) return undefined;
-    const dialect = request.recordedBody?.dialect ?? request.origin?.dialect;
-    if (dialect === "openai-responses" || dialect === "anthropic-messages") return undefined;
-    // A chat completion has nothing that its own dialect could not carry.
-    if (dialect === "openai-chat" && !SEALING.has(model.provider)) return undefined;
-    return this.#options.keeper.watch(request.actor.userId, model.provider);
+    const own = request.recordedBody?.dialect ?? request.origin?.dialect;
+    const turn = this.#options.keeper.watch(request.actor.userId, model.provider);
+    return {
+      add(frame) {
+        if (frame.dialect !== own) turn.add(frame);
+      },
+      end: () => turn.end(),
+    };
   }
 
   /** Tries the plan in order. The error of the last try is what the caller learns; the others are in the log. */

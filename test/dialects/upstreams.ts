@@ -1,0 +1,265 @@
+/**
+ * One fake (or real) model server of every kind, told in the same words what to answer.
+ * What a server is asked is checked by the fake itself, strictly: a field that its API does not have is a violation.
+ */
+import { startAnthropicHost } from "../fakes/anthropic-host.ts";
+import type { CloudRequest, CloudScript } from "../fakes/cloud-script.ts";
+import { joinHosts } from "../fakes/joined-hosts.ts";
+import { startGeminiHost } from "../fakes/gemini-host.ts";
+import { startOllamaHost } from "../fakes/ollama-host.ts";
+import { startOpenAiHost } from "../fakes/openai-host.ts";
+import type { Script } from "../fakes/openai-host-script.ts";
+import { startResponsesHost } from "../fakes/responses-host.ts";
+import type { FakeHost } from "../fakes/scripted-host.ts";
+import type { UpstreamName } from "./cells.ts";
+
+export interface ScriptedCall {
+  readonly name: string;
+  /** JSON text; "" where the server sends none. */
+  readonly arguments: string;
+}
+
+/** What the server answers to the next request. */
+export type Answer =
+  | { readonly kind: "text"; readonly deltas: readonly string[] }
+  /** Thought about (and signed, where its kind signs), then called. */
+  | { readonly kind: "calls"; readonly calls: readonly ScriptedCall[] }
+  | { readonly kind: "rate-limited"; readonly retryAfterS: number }
+  | { readonly kind: "cut"; readonly deltas: readonly string[]; readonly after: number };
+
+export interface Upstream extends AsyncDisposable {
+  readonly name: UpstreamName;
+  /** Its part of ghost.toml. */
+  readonly config: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly model: string;
+  play(answer: Answer): void;
+  /** The body of the last request for an answer, as text. */
+  lastBody(): string;
+  readonly violations: readonly string[];
+  /** What its body holds when signed thinking came back with a tool's result; undefined where nothing is signed. */
+  readonly seal: RegExp | undefined;
+}
+
+const KEY = "sk-test-0123456789abcdef";
+
+export async function startUpstreams(): Promise<readonly Upstream[]> {
+  return Promise.all([
+    compatible(),
+    openAi("OpenAI", { key: "OPENAI_API_KEY", model: "gpt-5.6-sol", basePath: "/v1" }),
+    openAi("Azure", { key: "AZURE_OPENAI_API_KEY", model: "mine", basePath: "/openai/v1" }),
+    cloud("xAI", await startResponsesHost({ apiKey: KEY, flavour: "xai", models: ["grok-4.7"] }), {
+      section: (url) => `[providers.xai]\nbase_url = "${url}"`,
+      model: "xai/grok-4.7",
+      env: { XAI_API_KEY: KEY },
+      seal: /"encrypted_content":"/,
+    }),
+    cloud("Anthropic", await startAnthropicHost({ apiKey: KEY, models: ["claude-opus-5-5"] }), {
+      section: (url) => `[providers.anthropic]\nbase_url = "${url}/v1"`,
+      model: "anthropic/claude-opus-5-5",
+      env: { ANTHROPIC_API_KEY: KEY },
+      seal: /"signature":"/,
+    }),
+    cloud("Gemini", await startGeminiHost({ apiKey: KEY, models: ["gemini-3.8-flash"] }), {
+      section: (url) => `[providers.gemini]\nbase_url = "${url}/v1beta"`,
+      model: "gemini/gemini-3.8-flash",
+      env: { GEMINI_API_KEY: KEY },
+      seal: /"thoughtSignature":"(?!skip_thought)/,
+    }),
+    ollama(),
+    embedded(),
+  ]);
+}
+
+/** OpenAI's own API, and Azure's: Responses, and chat completions for those who ask by it without tools. */
+async function openAi(
+  name: "OpenAI" | "Azure",
+  { key, model, basePath }: { readonly key: string; readonly model: string; readonly basePath: string },
+): Promise<Upstream> {
+  const flavour = name === "Azure" ? "azure" : "openai";
+  const responses = await startResponsesHost({ apiKey: KEY, flavour, models: [model] });
+  const chat = await startOpenAiHost({ models: [model] });
+  const isChat = (path: string) => path.startsWith(`${basePath}/chat/`);
+  const joined = await joinHosts((path) => new URL(isChat(path) ? chat.baseUrl : responses.baseUrl).origin, {
+    rewrite: (path) => (isChat(path) ? path.replace(basePath, "/v1") : path),
+  });
+  const kit = cloud(name, responses, {
+    section: () =>
+      name === "Azure"
+        ? `[providers.azure]\nbase_url = "${joined.origin}${basePath}"\n[providers.azure.deployments]\nmine = "gpt-5.6-sol"`
+        : `[providers.openai]\nbase_url = "${joined.origin}${basePath}"`,
+    model: `${name.toLowerCase()}/${model}`,
+    env: { [key]: KEY },
+    seal: /"encrypted_content":"/,
+  });
+  let asked = 0;
+  return {
+    ...kit,
+    play(answer) {
+      // Whichever of the two is asked must have it, and the other must not keep it for later.
+      responses.play(cloudScript(answer));
+      chat.play(chatScript(answer));
+      asked = chat.requests.length;
+    },
+    lastBody() {
+      const host = chat.requests.length > asked ? chat : responses;
+      return host.requests.findLast(({ method }) => method === "POST")?.bodyText ?? "";
+    },
+    get violations() {
+      return [...responses.violations, ...chat.violations];
+    },
+    async [Symbol.asyncDispose]() {
+      await joined[Symbol.asyncDispose]();
+      await chat[Symbol.asyncDispose]();
+      await responses[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function compatible(): Promise<Upstream> {
+  const host = await startOpenAiHost({ models: ["m"] });
+  return {
+    name: "compatible",
+    config: `[providers.compatible.up]\nbase_url = "${host.baseUrl}"`,
+    env: {},
+    model: "up/m",
+    play: (answer) => host.playOnce(chatScript(answer)),
+    lastBody: () => host.requests.findLast(({ method }) => method === "POST")?.bodyText ?? "",
+    violations: host.violations,
+    seal: undefined,
+    [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
+
+function chatScript(answer: Answer): Script {
+  switch (answer.kind) {
+    case "text":
+      return { tokens: answer.deltas };
+    case "calls":
+      return {
+        tokens: 0,
+        toolCalls: answer.calls.map((call, index) => ({
+          id: `call_${index}`,
+          name: call.name,
+          arguments: call.arguments === "" ? [] : halves(call.arguments),
+        })),
+      };
+    case "rate-limited":
+      return { status: { code: 429, body: "json", retryAfterS: answer.retryAfterS, type: "rate_limit_error" } };
+    case "cut":
+      return {
+        tokens: answer.deltas,
+        fault: { kind: "cut", afterTokens: answer.after, where: "between-frames", how: "reset" },
+      };
+  }
+}
+
+interface CloudKit {
+  readonly section: (url: string) => string;
+  readonly model: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly seal: RegExp;
+}
+
+function cloud(name: UpstreamName, host: FakeHost<CloudScript, CloudRequest>, kit: CloudKit): Upstream {
+  return {
+    name,
+    config: kit.section(host.baseUrl),
+    env: kit.env,
+    model: kit.model,
+    play: (answer) => host.playOnce(cloudScript(answer)),
+    lastBody: () => host.requests.findLast(({ method }) => method === "POST")?.bodyText ?? "",
+    violations: host.violations,
+    seal: kit.seal,
+    [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
+
+function cloudScript(answer: Answer): CloudScript {
+  switch (answer.kind) {
+    case "text":
+      return { blocks: [{ kind: "text", deltas: answer.deltas }] };
+    case "calls":
+      return {
+        blocks: [
+          { kind: "reasoning", deltas: ["Let me ", "look."] },
+          ...answer.calls.map(
+            (call) =>
+              ({
+                kind: "tool-call",
+                name: call.name,
+                arguments: call.arguments === "" ? [] : halves(call.arguments),
+              }) as const,
+          ),
+        ],
+      };
+    case "rate-limited":
+      return { status: { code: 429, retryAfterS: answer.retryAfterS } };
+    case "cut":
+      return {
+        blocks: [{ kind: "text", deltas: answer.deltas }],
+        fault: { kind: "cut", afterTokens: answer.after, where: "between-frames", how: "reset" },
+      };
+  }
+}
+
+async function ollama(): Promise<Upstream> {
+  let next: Answer = { kind: "text", deltas: ["?"] };
+  const host = await startOllamaHost({
+    speed: 1000,
+    models: [
+      {
+        name: "coder",
+        capabilities: ["completion", "tools", "vision", "thinking"],
+        toolCallIds: true,
+        answer: () =>
+          next.kind === "calls"
+            ? {
+                thinking: "let me look",
+                toolCalls: next.calls.map((call) => ({
+                  name: call.name,
+                  arguments: JSON.parse(call.arguments === "" ? "{}" : call.arguments),
+                })),
+              }
+            : next.kind === "rate-limited"
+              ? "?"
+              : next.deltas.join(""),
+      },
+    ],
+  });
+  return {
+    name: "Ollama",
+    config: `[providers.ollama.hosts.h]\nurl = "${host.url}"`,
+    env: {},
+    model: "ollama/coder@h",
+    play(answer) {
+      next = answer;
+      if (answer.kind === "rate-limited") host.inject({ kind: "status", status: 429, body: '{"error":"slow down"}' });
+      if (answer.kind === "cut") host.inject({ kind: "reset", afterTokens: answer.after });
+    },
+    lastBody: () => JSON.stringify(host.requests.at(-1) ?? {}),
+    violations: host.violations,
+    seal: undefined,
+    [Symbol.asyncDispose]: () => host.stop(),
+  };
+}
+
+/** The real engine with the demonstration weights: it says what it says. */
+async function embedded(): Promise<Upstream> {
+  return {
+    name: "embedded",
+    config: "",
+    env: {},
+    model: "embedded/tiny-code-fim",
+    play() {},
+    lastBody: () => "",
+    violations: [],
+    seal: undefined,
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+const halves = (text: string): readonly string[] => {
+  const middle = Math.floor(text.length / 2);
+  return [text.slice(0, middle), text.slice(middle)];
+};
