@@ -34,7 +34,7 @@ const MODELS = [
 ];
 
 const build = (request: ChatRequest, name: string) =>
-  messagesRequest(request, { maker: "anthropic", name, facts: familyOf(name) });
+  messagesRequest(request, { maker: "anthropic", name, facts: familyOf(name), isRefused: () => false });
 
 /** The API's words against it; undefined where it would answer. */
 function problemOf({ body, version }: MessagesRequest): string | undefined {
@@ -411,6 +411,26 @@ test("strict tools are strict, until they are too many", async () => {
   const { body } = await accepted(chat("hi", { tools: [{ ...READ, strict: true }] }));
   assert.match(JSON.stringify(body["tools"]), /"strict":true/);
   assert.doesNotMatch(JSON.stringify(withoutStrictTools(body)["tools"]), /strict/);
+});
+
+test("a tool's schema is an object's, and alternatives at its top are told in words", async () => {
+  const properties = { a: { type: "string" } };
+  const schemaOf = async (parameters: unknown) =>
+    (await accepted(chat("hi", { tools: [{ ...READ, parameters }] }))).body["tools"];
+  assert.deepEqual(await schemaOf({ properties }), [
+    { name: "read", description: "Reads.", input_schema: { properties, type: "object" } },
+  ]);
+  assert.deepEqual(await schemaOf(null), [
+    { name: "read", description: "Reads.", input_schema: { properties: {}, type: "object" } },
+  ]);
+  const anyOf = [{ required: ["a"] }, { required: ["b"] }];
+  assert.deepEqual(await schemaOf({ type: "object", properties, anyOf }), [
+    {
+      name: "read",
+      description: `Reads.\nThe input must also fit this schema: ${JSON.stringify({ anyOf })}`,
+      input_schema: { type: "object", properties },
+    },
+  ]);
 });
 
 test("no user id is invented", async () => {

@@ -10,7 +10,7 @@ import type { ChatRequest, ReasoningOptions } from "../stream.ts";
 import { ANTHROPIC_NAMES, type WireFunction, type WireTools, wireTools } from "../tool-names.ts";
 import type { ClaudeEffort, ClaudeFacts } from "./anthropic-models.ts";
 import { toOutputSchema } from "./anthropic-schema.ts";
-import { callsWithoutThinking, toTurns, type Turn, withoutThinking } from "./anthropic-turns.ts";
+import { callsWithoutThinking, type Place, toTurns, type Turn, withoutThinking } from "./anthropic-turns.ts";
 
 /** Knows no sampling; otherwise the one to use. */
 export const API_VERSION = "2026-10-21";
@@ -63,11 +63,12 @@ export interface ModelFacts {
   readonly maker: string;
   readonly name: string;
   readonly facts: ClaudeFacts;
+  readonly isRefused: (seal: string) => boolean;
 }
 
 /** @throws UserError `capability_missing` | `invalid_params` */
 export async function messagesRequest(request: ChatRequest, model: ModelFacts): Promise<MessagesRequest> {
-  const { facts, maker, name } = model;
+  const { facts, maker, name, isRefused } = model;
   const tools = wireTools(request, ANTHROPIC_NAMES);
   const format = formatOf(request, tools, model);
   const choice = choiceOf(request, tools, facts, format.isAnswerTool);
@@ -76,6 +77,7 @@ export async function messagesRequest(request: ChatRequest, model: ModelFacts): 
   const planned = planThinking(request.reasoning, facts, { maxTokens: request.output.maxTokens, isForced });
   const { system, turns, ...conversation } = toTurns(await request.messages(), {
     maker,
+    isRefused,
     takesSystemTurns: facts.takesSystemTurns,
     takesPrefill: facts.takesPrefill && !planned.isThinking,
     wireName: tools.wireName,
@@ -134,13 +136,20 @@ export function pickCounted(body: Readonly<Record<string, unknown>>): object {
 }
 
 /** Without earlier thinking from this place on. A model that thinks by a budget then does not think in this answer, where it would have to go on. */
-export function forgetThinking(body: MessagesBody, from: Parameters<typeof withoutThinking>[1]): MessagesBody {
-  const messages = withoutThinking(body.messages, from);
+export function forgetThinking(
+  body: MessagesBody,
+  from: Place,
+): { readonly body: MessagesBody; readonly seals: readonly string[] } {
+  const { turns: messages, seals } = withoutThinking(body.messages, from);
   const { thinking, ...others } = body;
   const isBudget = isRecord(thinking) && thinking["type"] === "enabled";
-  return isBudget && callsWithoutThinking(messages)
-    ? { ...others, model: body.model, max_tokens: body.max_tokens, messages }
-    : { ...body, messages };
+  const kept = isBudget && callsWithoutThinking(messages) ? {} : present("thinking", thinking);
+  return { body: { ...others, model: body.model, max_tokens: body.max_tokens, messages, ...kept }, seals };
+}
+
+/** Whether tools must be followed to the letter. */
+export function hasStrictTools({ tools }: MessagesBody): boolean {
+  return Array.isArray(tools) && tools.some((tool) => isRecord(tool) && tool["strict"] === true);
 }
 
 /** Resends with tools that need not be followed to the letter: too many strict ones are refused. */
@@ -166,13 +175,23 @@ function maxTokensOf(asked: number | undefined, facts: ClaudeFacts, effort: Clau
 }
 
 function toTool({ name, description, parameters, strict }: WireFunction): object {
-  const schema = isRecord(parameters) ? parameters : { properties: {} };
+  const { schema, told } = inputSchema(isRecord(parameters) ? parameters : {});
+  const words = [description, told].filter((text) => text !== undefined && text !== "").join("\n");
   return {
     name,
-    ...present("description", description),
-    input_schema: schema["type"] === "object" ? schema : { ...schema, type: "object" },
+    ...(words === "" ? {} : { description: words }),
+    input_schema: schema,
     ...(strict === true ? { strict } : {}),
   };
+}
+
+/** Alternatives at the top of a tool's schema are refused: they are told in words. */
+function inputSchema(schema: Readonly<Record<string, unknown>>): { readonly schema: object; readonly told?: string } {
+  const { oneOf, anyOf, allOf, ...others } = schema;
+  const plain = { ...others, type: "object" };
+  const alternatives = { ...present("oneOf", oneOf), ...present("anyOf", anyOf), ...present("allOf", allOf) };
+  if (Object.keys(alternatives).length === 0) return { schema: schema["type"] === "object" ? schema : plain };
+  return { schema: plain, told: `The input must also fit this schema: ${JSON.stringify(alternatives)}` };
 }
 
 interface Format {

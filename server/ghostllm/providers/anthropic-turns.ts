@@ -46,6 +46,8 @@ export interface TurnOptions {
   /** The last turn may be the model's own. */
   readonly takesPrefill: boolean;
   readonly wireName: (call: { readonly name: string; readonly namespace?: string | undefined }) => string;
+  /** A seal that was refused before: its thinking stays out, so that what was thought after it stays valid. */
+  readonly isRefused: (seal: string) => boolean;
   /** Said by the system behind everything else: for what the API has no field. */
   readonly closing: readonly string[];
 }
@@ -71,18 +73,30 @@ export function toTurns(messages: readonly Message[], options: TurnOptions): Con
   return { system, turns: finish(draft), dropped: [...draft.dropped] };
 }
 
-/** Without thinking from this place on: what a model that binds its thinking to the conversation no longer accepts. */
+/** The name of thinking that was left out because its maker refuses it now. */
+export const EARLIER_THINKING = "earlier thinking";
+
+export interface Place {
+  readonly turn: number;
+  readonly block: number;
+}
+
+/** Without thinking from this place on, which a model that binds its thinking to the conversation no longer accepts; and the seals of what went. */
 export function withoutThinking(
   turns: readonly Turn[],
-  from: { readonly turn: number; readonly block: number },
-): readonly Turn[] {
+  from: Place,
+): { readonly turns: readonly Turn[]; readonly seals: readonly string[] } {
+  const seals: string[] = [];
   const kept = turns.map(({ role, content }, index) => ({
     role,
-    content: content.filter(
-      (block, at) => !isThinking(block) || index < from.turn || (index === from.turn && at < from.block),
-    ),
+    content: content.filter((block, at) => {
+      const isBefore = index < from.turn || (index === from.turn && at < from.block);
+      if (isBefore || !isThinking(block)) return true;
+      seals.push(block.type === "thinking" ? block.signature : block.data);
+      return false;
+    }),
   }));
-  return merge(kept);
+  return { turns: merge(kept), seals };
 }
 
 /** Whether a model that is told to think by a budget would refuse: its last turn calls tools without thinking before them. */
@@ -92,7 +106,8 @@ export function callsWithoutThinking(turns: readonly Turn[]): boolean {
   return last.some(({ type }) => type === "tool_use") && (start === undefined || !isThinking(start));
 }
 
-const isThinking = ({ type }: Block) => type === "thinking" || type === "redacted_thinking";
+const isThinking = (block: Block): block is ThinkingBlock =>
+  block.type === "thinking" || block.type === "redacted_thinking";
 const isSystem = (role: Message["role"]) => role === "system" || role === "developer";
 
 interface DraftTurn {
@@ -185,6 +200,10 @@ function addAssistantPart(draft: Draft, part: Part): void {
 function thinkingBlock(draft: Draft, { text, opaque }: Extract<Part, { kind: "reasoning" }>): readonly ThinkingBlock[] {
   const seal = opaque?.maker === draft.options.maker ? readSeal(opaque.data) : undefined;
   if (seal === undefined) return [];
+  if (draft.options.isRefused("signature" in seal ? seal.signature : seal.redacted)) {
+    draft.dropped.add(EARLIER_THINKING);
+    return [];
+  }
   return "signature" in seal
     ? [{ type: "thinking", thinking: text, signature: seal.signature }]
     : [{ type: "redacted_thinking", data: seal.redacted }];

@@ -285,6 +285,25 @@ test("thinking that is bound to another conversation is left out once, and that 
     assert.match(host.refusals[0] ?? "", /Invalid `signature` in `thinking`/);
     assert.deepEqual(attempt.dropped, ["earlier thinking"]);
     assert.ok(!JSON.stringify(sent()["messages"]).includes("thinking"));
+    // From then on it stays out by itself, and what is thought after it is valid.
+    host.playOnce({
+      blocks: [
+        { kind: "reasoning", deltas: ["second"] },
+        { kind: "tool-call", name: "read", arguments: [], id: "toolu_2" },
+      ],
+    });
+    const next = [...changed, say("assistant", "done"), say("user", "And now?")];
+    const again = await provider.chat(chat(next, request), model, never);
+    const parts = new AnswerFold().addAll(await eventsOf(again)).parts("anthropic");
+    host.playOnce(textScript("done again"));
+    const last = [...next, { role: "assistant", parts } as const, result("toolu_2", "")];
+    const end = await provider.chat(chat(last, request), model, never);
+    assert.equal(new AnswerFold().addAll(await eventsOf(end)).reason, "stop");
+    assert.deepEqual(
+      [again.dropped, end.dropped, host.refusals.length],
+      [["earlier thinking"], ["earlier thinking"], 1],
+    );
+    assert.equal(JSON.stringify(sent()["messages"]).split('"type":"thinking"').length, 2);
   }
 });
 
@@ -502,6 +521,20 @@ test("what Claude does not do is refused without asking", async (context) => {
   await assert.rejects(provider.embed(["x"], found, never), failsWith("capability_missing"));
   await assert.rejects(provider.chat(chat("hi", { extras: { n: 2 } }), found, never), failsWith("capability_missing"));
   assert.equal(host.requests.length, before);
+});
+
+test("tools that are too strict are sent once more, less strict", async (context) => {
+  const { provider, host, model, sent } = await setUpAnthropic(context);
+  const found = await model(MODEL);
+  const tools = [{ ...READ, strict: true }];
+  host.playOnce({ status: { code: 400, message: "tools: Too many strict tools" } });
+  host.playOnce(textScript("a"));
+  const attempt = await provider.chat(chat("hi", { tools }), found, never);
+  await eventsOf(attempt);
+  assert.deepEqual(attempt.dropped, ["strict tools"]);
+  assert.doesNotMatch(JSON.stringify(sent()), /strict/);
+  for (const script of [1, 2]) host.playOnce({ status: { code: 400, message: `strict ${script}` } });
+  await assert.rejects(provider.chat(chat("hi", { tools }), found, never), failsWith("upstream_rejected", /strict 2/));
 });
 
 test("what could not be told is named", async (context) => {

@@ -22,6 +22,8 @@ import {
   API_VERSION,
   countBody,
   forgetThinking,
+  hasStrictTools,
+  type MessagesBody,
   type MessagesRequest,
   messagesRequest,
   pickCounted,
@@ -29,6 +31,7 @@ import {
   withoutStrictTools,
 } from "./anthropic-body.ts";
 import { type ClaudeFacts, factsOf, familyOf, type ListedModel, modelPage } from "./anthropic-models.ts";
+import { EARLIER_THINKING } from "./anthropic-turns.ts";
 import { describeModels, type KeyVerdict } from "./key-check.ts";
 import type { ProviderKeys } from "./keys.ts";
 import { isListed, literalNames } from "./model-patterns.ts";
@@ -76,6 +79,8 @@ class AnthropicProvider implements Provider {
   readonly #server: Server;
   /** What the last list said of each model. */
   #facts: ReadonlyMap<string, ClaudeFacts> = new Map();
+  /** Seals of thinking that was refused: the conversation goes on without it, as it did when that was found out. */
+  readonly #refused = new Set<string>();
   #status: ProviderStatus;
 
   constructor(options: AnthropicOptions) {
@@ -179,10 +184,11 @@ class AnthropicProvider implements Provider {
         return { ...attempt, frames, dropped: [...new Set([...lost, ...message.dropped, ...mended])] };
       }
       const rejection = await readRejection(this.#server, response);
-      const cure = cureFor(rejection, message);
+      const cure = cureFor(rejection, message.body);
       if (cure === undefined || mended.includes(cure.name)) throw rejection.error;
       mended.push(cure.name);
-      message = cure.message;
+      this.#refuse(cure.seals);
+      message = { ...message, body: cure.body };
     }
   }
 
@@ -198,7 +204,16 @@ class AnthropicProvider implements Provider {
   }
 
   #modelFacts({ name }: ModelInfo) {
-    return { maker: ID, name, facts: this.#facts.get(name) ?? familyOf(name) };
+    const isRefused = (seal: string) => this.#refused.has(seal);
+    return { maker: ID, name, facts: this.#facts.get(name) ?? familyOf(name), isRefused };
+  }
+
+  #refuse(seals: readonly string[]): void {
+    for (const seal of seals) this.#refused.add(seal);
+    for (const oldest of this.#refused) {
+      if (this.#refused.size <= MAX_REFUSED_SEALS) return;
+      this.#refused.delete(oldest);
+    }
   }
 
   async #listModels(signal: AbortSignal): Promise<readonly Listed[]> {
@@ -332,22 +347,28 @@ function readerOf({ tools, isAnswerTool }: MessagesRequest): (frame: Frame) => F
 }
 
 /** `messages.3.content.0: Invalid `signature` in `thinking` block. …`; redacted thinking has `data`. */
-const FOREIGN_THINKING = /^messages\.(\d+)\.content\.(\d+): Invalid `\w+` in `(?:redacted_)?thinking`/;
+const FOREIGN_THINKING = /Invalid `\w+` in `(?:redacted_)?thinking`/;
+const THINKING_PLACE = /^messages\.(\d+)\.content\.(\d+):/;
+
+/** Seals are some hundred characters, and their sessions end: the oldest are forgotten. */
+const MAX_REFUSED_SEALS = 4_096;
+/** Said of tools that must be followed to the letter, and are too many or too large for that. */
+const TOO_STRICT = /\bstrict\b|additionalProperties|compiled grammar/i;
+
+interface Cure {
+  readonly name: string;
+  readonly body: MessagesBody;
+  /** Of thinking that is not sent again. */
+  readonly seals: readonly string[];
+}
 
 /** The same request without what it was refused for (3). */
-function cureFor(
-  { status, said }: Rejection,
-  message: MessagesRequest,
-): { readonly name: string; readonly message: MessagesRequest } | undefined {
+function cureFor({ status, said }: Rejection, body: MessagesBody): Cure | undefined {
   if (status !== 400) return undefined;
-  const { body } = message;
-  const place = FOREIGN_THINKING.exec(said);
-  if (place !== null || /Invalid `\w+` in `(?:redacted_)?thinking`/.test(said)) {
-    const [turn, block] = place === null ? [0, 0] : [Number(place[1]), Number(place[2])];
-    return { name: "earlier thinking", message: { ...message, body: forgetThinking(body, { turn, block }) } };
+  if (FOREIGN_THINKING.test(said)) {
+    const [, turn = 0, block = 0] = THINKING_PLACE.exec(said) ?? [];
+    return { name: EARLIER_THINKING, ...forgetThinking(body, { turn: Number(turn), block: Number(block) }) };
   }
-  if (/\bstrict\b/i.test(said)) {
-    return { name: "strict tools", message: { ...message, body: withoutStrictTools(body) } };
-  }
-  return undefined;
+  if (!TOO_STRICT.test(said) || !hasStrictTools(body)) return undefined;
+  return { name: "strict tools", body: withoutStrictTools(body), seals: [] };
 }
