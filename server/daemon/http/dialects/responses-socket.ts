@@ -26,6 +26,7 @@ import {
   prepareResponse,
   type ResponsesOptions,
 } from "./responses-desk.ts";
+import { ignoreClosed, inLane, LaneWriter } from "./responses-lane.ts";
 import { SOCKET_MEMBERS } from "./responses-request.ts";
 import { ResponseStream } from "./responses-stream.ts";
 import { ResponseEvents, type ResponseHead, type WholeResponse } from "./responses-writer.ts";
@@ -38,8 +39,6 @@ const MAX_LANES = 32;
 const MAX_WAITING = 64;
 /** Of all lanes together; the oldest is forgotten first. */
 const MAX_REMEMBERED_BYTES = 64 * 1024 * 1024;
-/** What waits for a reader that is slower than the model; then the model waits too. */
-const MAX_UNSENT_BYTES = 1024 * 1024;
 /** A peer that answers no ping for this long is gone, or will never read what waits for it. */
 const PING_MS = 30_000;
 /** How long a peer may take to close before its socket is cut, at the daemon's end. */
@@ -225,7 +224,7 @@ class Connection {
     }
     await stream.settle();
     stream.end();
-    await writing.flush();
+    await writing.flushAll();
   }
 
   /** Everything is checked and remembered, and no model is asked. */
@@ -244,7 +243,7 @@ class Connection {
     };
     const events = new ResponseEvents(head, (_type, json) => writing.add(json));
     await keep(events.finish({ status: "completed", completedAtMs: clock.now(), usage: undefined }));
-    await writing.flush();
+    await writing.flushAll();
   }
 
   async #compact(prepared: PreparedResponse, writing: LaneWriter, keep: Keep): Promise<void> {
@@ -255,7 +254,7 @@ class Connection {
     const events = new ResponseEvents(head, (_type, json) => writing.add(json));
     events.wholeItem((id) => compactionItem(id, sealed), "cmp");
     await keep(events.finish({ status: "completed", completedAtMs: clock.now(), usage }));
-    await writing.flush();
+    await writing.flushAll();
   }
 
   #fail(lane: string, writing: LaneWriter, thrown: unknown): void {
@@ -263,7 +262,7 @@ class Connection {
     if (error.family === "bug") this.#options.log.error({ event: "socket.answer.failed", error });
     if (writing.stream === undefined) return this.#sendError(lane, error);
     writing.stream.fail(error);
-    void writing.flushNow();
+    writing.flushNow();
   }
 
   #recall(id: string): ItemsText | undefined {
@@ -330,52 +329,6 @@ const LIMITS = {
   },
   lanes: { code: "websocket_stream_limit_reached", message: `more than ${MAX_LANES} streams on one connection` },
 } as const;
-
-/** The events of one answer on their way out (4). */
-class LaneWriter {
-  readonly signal: AbortSignal;
-  /** Set when the answer has begun: then its own events say how it fails. */
-  stream: ResponseStream | undefined;
-  readonly #socket: WebSocket;
-  readonly #lane: string;
-  #events: string[] = [];
-
-  constructor(socket: WebSocket, lane: string, signal: AbortSignal) {
-    this.#socket = socket;
-    this.#lane = lane;
-    this.signal = signal;
-  }
-
-  add(json: string): void {
-    this.#events.push(json);
-  }
-
-  /** Waits where the reader is behind. */
-  async flush(): Promise<void> {
-    const last = this.flushNow();
-    if (this.#socket.bufferedAmount <= MAX_UNSENT_BYTES) return;
-    await last;
-    this.signal.throwIfAborted();
-  }
-
-  flushNow(): Promise<void> {
-    const events = this.#events;
-    this.#events = [];
-    return new Promise((resolve) => {
-      if (events.length === 0) resolve();
-      for (const [index, json] of events.entries()) {
-        this.#socket.send(inLane(json, this.#lane), index === events.length - 1 ? () => resolve() : ignoreClosed);
-      }
-    });
-  }
-}
-
-/** Whose socket has closed hears nothing more, and its answers are aborted by that. */
-const ignoreClosed = (): void => {};
-
-function inLane(json: string, lane: string): string {
-  return lane === "" ? json : `${json.slice(0, json.lastIndexOf("}"))},"stream_id":${JSON.stringify(lane)}}`;
-}
 
 /** Every answer is streamed here, and an upstream gets none of what only the socket has. */
 function forSocket(request: ChatRequest): ChatRequest {
