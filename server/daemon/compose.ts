@@ -26,9 +26,11 @@ import { createGhostServer } from "./ghost-server.ts";
 import { type BodyReader, createBodyReader } from "./http/body-reader.ts";
 import { registerMessages } from "./http/dialects/messages.ts";
 import { registerModels } from "./http/dialects/models.ts";
+import { registerOllama } from "./http/dialects/ollama.ts";
 import { registerOpenAi } from "./http/dialects/openai.ts";
 import { createResponseStore, responseMigrations, type ResponseStore } from "./http/dialects/responses-store.ts";
 import { registerResponses } from "./http/dialects/responses.ts";
+import type { DialectOptions } from "./http/dialects/serve.ts";
 import { registerHealth } from "./http/health.ts";
 import { type HttpFront, startHttpFront } from "./http/http-server.ts";
 import { type KeyFiles, loadKeys } from "./keys.ts";
@@ -300,6 +302,8 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
     }),
   );
   lifecycle.add(http);
+  const ollama = await openOllamaFront(options, world, { dialectOptions, store });
+  if (ollama !== undefined) lifecycle.add(ollama);
   const handlers = createGhostServer({
     brain,
     transcript,
@@ -322,6 +326,30 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
   lifecycle.add({ open: () => 0, drain: () => void socket.close(), cut: () => {} });
   store.defer(() => socket.close());
   return { http };
+}
+
+/** The keyless listener for tools that only know Ollama; off unless the user wants it. */
+async function openOllamaFront(
+  { ids }: DaemonOptions,
+  { loaded, log, keyFiles }: World,
+  { dialectOptions, store }: { readonly dialectOptions: Omit<DialectOptions, "open">; readonly store: DisposableStore },
+): Promise<HttpFront | undefined> {
+  const { ollama: settings, max_body_mib: maxBodyMib } = loaded.config.http;
+  if (!settings.enabled) return undefined;
+  return store.use(
+    await startHttpFront({
+      permit: bootPermit("Ollama listener", [
+        { capability: "net.http", resource: { kind: "listener", address: `127.0.0.1:${settings.port}` } },
+      ]),
+      port: settings.port,
+      name: "ollama_http",
+      keys: keyFiles.keys,
+      maxBodyBytes: maxBodyMib * 1024 * 1024,
+      ids,
+      log,
+      register: [(app, open) => registerOllama(app, { ...dialectOptions, open, allowsCloud: settings.allow_cloud })],
+    }),
+  );
 }
 
 function openSocket(options: DaemonOptions, world: World, handlers: GhostHandlers<Caller>): Promise<RpcServer> {

@@ -222,7 +222,7 @@ class GhostBrain implements Brain {
     const decision = this.#decide({
       target: request.target,
       task: "embedding",
-      needs: NO_NEEDS,
+      needs: { ...NO_NEEDS, local: request.localOnly === true },
       models,
       actor: request.actor,
     });
@@ -426,12 +426,14 @@ function openAt(provider: Provider, request: ModelRequest, model: ModelInfo, sig
 
 function needsOf(request: ModelRequest): RouteNeeds {
   const format = request.output.format.kind;
-  if (request.task === "completion") return { ...NO_NEEDS, fim: request.suffix !== "" };
+  const local = request.localOnly === true;
+  if (request.task === "completion") return { ...NO_NEEDS, local, fim: request.suffix !== "" };
   return {
     fim: false,
     tools: request.tools.length > 0 && request.toolChoice !== "none",
     jsonSchema: format === "schema",
     vision: request.hasImages ?? false,
+    local,
   };
 }
 

@@ -127,6 +127,8 @@ interface RequestBase {
   /** Which queue it may wait in: a completion never waits behind a chat (I13). */
   readonly lane: "completion" | "chat" | "background";
   readonly actor: Actor;
+  /** No cloud model may have it, whatever the rules say: whoever asks came by a door without a key. */
+  readonly localOnly?: boolean;
   readonly stream: boolean;
   /** The client's own bytes, relayed where the upstream speaks the same dialect. */
   readonly origin?: RequestOrigin;
@@ -176,6 +178,8 @@ export interface EmbeddingRequest {
   readonly target: string;
   readonly texts: readonly string[];
   readonly actor: Actor;
+  /** As for other requests. */
+  readonly localOnly?: boolean;
 }
 
 export interface Embeddings {

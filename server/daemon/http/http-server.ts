@@ -46,6 +46,8 @@ export interface HttpFront extends AsyncDisposable {
 interface HttpFrontOptions {
   readonly permit: StandingPermit;
   readonly port: number;
+  /** What its lines in the log begin with; `http` by default. */
+  readonly name?: string;
   readonly keys: Keys;
   readonly maxBodyBytes: number;
   /** Names requests, so that an error can be found again in the log. */
@@ -95,7 +97,7 @@ export async function startHttpFront(options: HttpFrontOptions): Promise<HttpFro
   if (address === null || typeof address === "string")
     throw new BugError("internal", "the HTTP listener has no address");
   port = address.port;
-  options.log.info({ event: "http.listening", port, routes });
+  options.log.info({ event: `${options.name ?? "http"}.listening`, port, routes });
   return {
     url: `http://${HOST}:${port}`,
     port,
@@ -225,6 +227,7 @@ export function sendError(reply: FastifyReply, error: GhostError): void {
 
 /** Where no route says it: what the clients of this path would read. Lists of models are asked for in two dialects. */
 function shapeOf({ url, headers }: FastifyRequest): ErrorShape {
+  if (url.startsWith("/api/")) return "ollama";
   const isAnthropic =
     url.startsWith("/v1/messages") || (url.startsWith("/v1/models") && headers["anthropic-version"] !== undefined);
   return isAnthropic ? "anthropic" : "openai";

@@ -17,9 +17,11 @@ export interface RouteNeeds {
   readonly tools: boolean;
   readonly jsonSchema: boolean;
   readonly vision: boolean;
+  /** No cloud model, whatever the rules say. */
+  readonly local: boolean;
 }
 
-export const NO_NEEDS: RouteNeeds = { fim: false, tools: false, jsonSchema: false, vision: false };
+export const NO_NEEDS: RouteNeeds = { fim: false, tools: false, jsonSchema: false, vision: false, local: false };
 
 export interface RouteFacts {
   readonly target: string;
@@ -50,7 +52,7 @@ const NEEDED: Record<RouteTask, (model: ModelInfo) => boolean> = {
 export function decide(facts: RouteFacts): RouteDecision {
   const { models, aliases, intents, target, task, needs } = facts;
   const known = decided.get(models) ?? new Map<string, Decided>();
-  const key = `${task} ${needs.fim} ${needs.tools} ${needs.jsonSchema} ${needs.vision} ${target}`;
+  const key = `${task} ${needs.fim} ${needs.tools} ${needs.jsonSchema} ${needs.vision} ${needs.local} ${target}`;
   const same = known.get(key);
   if (same?.aliases === aliases && same.intents === intents) return same.decision;
   let isByRule = false;
@@ -160,6 +162,7 @@ function rejection(facts: RouteFacts, selection: Selection, model: ModelInfo): s
   if (needs.tools && !model.capabilities.tools) return "cannot call tools";
   if (needs.vision && !model.capabilities.vision) return "cannot see images";
   if (needs.jsonSchema && !model.capabilities.jsonSchema) return "cannot keep to a JSON schema";
+  if (needs.local && model.locality === "cloud") return "is in the cloud, and only local models are asked this way";
   if (selection.virtual === "ghost/local" && model.locality === "cloud") return "is not local";
   return model.locality === "cloud" ? facts.cloudDenied(model) : undefined;
 }

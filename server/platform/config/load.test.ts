@@ -119,7 +119,7 @@ test("the settings are frozen to the ground", () => {
 const WRONG: readonly (readonly [text: string, message: string])[] = [
   ["prot = 1", "ghost.toml:1:1: there is no setting prot."],
   ["[htpp]\nport = 1", "ghost.toml:1:2: there is no setting htpp. Did you mean `http`?"],
-  ["port = 1", "ghost.toml:1:1: there is no setting port. Did you mean `http.port`?"],
+  ["port = 1", "ghost.toml:1:1: there is no setting port. Did you mean `http.ollama.port` or `http.port`?"],
   ["[http]\nprot = 1", "ghost.toml:2:1: there is no setting http.prot. Did you mean `port`?"],
   ["http.port = 4747\nhttp.prot = 1", "ghost.toml:2:6: there is no setting http.prot. Did you mean `port`?"],
   ["http = { port = 1, prot = 2 }", "ghost.toml:1:20: there is no setting http.prot. Did you mean `port`?"],

@@ -31,6 +31,24 @@ const httpSection = section("The HTTP front. It listens on 127.0.0.1 only.", {
     .max(1024)
     .default(32)
     .meta(about({ description: "The longest request body that is accepted.", unit: "MiB", example: "32" })),
+  ollama: section("A second listener that speaks Ollama's own API, without a key, for tools that know nothing else.", {
+    enabled: z
+      .boolean()
+      .default(false)
+      .meta(about({ description: "Open it. Every program on this machine can then ask models.", example: "true" })),
+    port: z
+      .int()
+      .min(0)
+      .max(65_535)
+      .default(11_435)
+      .meta(about({ description: "Its port on 127.0.0.1; 0 lets the system choose a free one.", example: "11434" })),
+    allow_cloud: z
+      .boolean()
+      .default(false)
+      .meta(
+        about({ description: "Cloud models may be asked through it, too; else local ones only.", example: "true" }),
+      ),
+  }).prefault({}),
 });
 
 const logSection = section("The daemon's log file, `ghostd.log` in the data folder.", {

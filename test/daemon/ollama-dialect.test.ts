@@ -1,0 +1,164 @@
+/** The daemon as an Ollama server: the official `ollama` client on the keyless listener, models of other servers behind it. */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Ollama } from "ollama";
+import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
+import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
+import { call } from "../support/http.ts";
+
+let host: OpenAiHost;
+let far: OpenAiHost;
+let daemon: TestDaemon;
+let url: string;
+let client: Ollama;
+
+before(async () => {
+  host = await startOpenAiHost({ models: ["m"] });
+  far = await startOpenAiHost({ models: ["m"] });
+  const config = `[http.ollama]
+enabled = true
+port = 0
+[providers.ollama]
+discover = false
+[providers.compatible.up]
+base_url = "${host.baseUrl}"
+locality = "machine"
+[providers.compatible.far]
+base_url = "${far.baseUrl}"
+locality = "cloud"
+[routing.aliases]
+mine = ["far/m", "up/m"]
+`;
+  daemon = await startTestDaemon({ config });
+  url = `http://127.0.0.1:${String(daemon.logs().find(({ event }) => event === "ollama_http.listening")?.["port"])}`;
+  client = new Ollama({ host: url });
+});
+after(async () => {
+  await daemon[Symbol.asyncDispose]();
+  await Promise.all([host[Symbol.asyncDispose](), far[Symbol.asyncDispose]()]);
+  assert.deepEqual([...host.violations, ...far.violations], []);
+});
+
+const ask = [{ role: "user", content: "hello" }];
+const tool = {
+  type: "function",
+  function: { name: "look", description: "looks", parameters: { type: "object", properties: {} } },
+};
+const fails = (status: number, words: RegExp) => (error: unknown) =>
+  error instanceof Error && "status_code" in error && error.status_code === status && words.test(error.message);
+
+test("it lists the local models, with what they can do, and none of the cloud", async () => {
+  const { models } = await client.list();
+  const names = models.map(({ name }) => name);
+  assert.ok(names.includes("up/m") && names.includes("ghost/auto") && names.includes("mine"), names.join());
+  assert.ok(!names.includes("far/m"));
+  const { capabilities, model_info: info } = await client.show({ model: "embedded/tiny-code-fim" });
+  assert.ok(capabilities.includes("insert"));
+  assert.equal(Reflect.get(info, "ghost.context_length"), 512);
+  assert.deepEqual((await client.ps()).models, []);
+  assert.match((await client.version()).version, /^\d+\.\d+\.\d+$/);
+});
+
+test("a chat streams its text, and ends with counts and durations", async () => {
+  host.playOnce({ tokens: ["Grüße ", "🦊"] });
+  let text = "";
+  let done: { done_reason: string; eval_count: number; total_duration: number } | undefined;
+  for await (const part of await client.chat({ model: "up/m", messages: ask, stream: true })) {
+    text += part.message.content;
+    if (part.done) done = part;
+  }
+  assert.equal(text, "Grüße 🦊");
+  assert.deepEqual([done?.done_reason, done?.eval_count], ["stop", 2]);
+  assert.ok((done?.total_duration ?? 0) > 0);
+});
+
+test("calls come whole with an object, and their results find them, with ids and without", async () => {
+  for (const withIds of [true, false]) {
+    host.playOnce({ tokens: 0, toolCalls: [{ id: "call_1", name: "look", arguments: ['{"at":', '"it"}'] }] });
+    const first = await client.chat({ model: "up/m", messages: ask, tools: [tool] });
+    const [made] = first.message.tool_calls ?? [];
+    assert.deepEqual(made?.function.arguments, { at: "it" });
+    const turn = withIds
+      ? first.message
+      : { ...first.message, tool_calls: [{ function: { name: "look", arguments: { at: "it" } } }] };
+    host.playOnce({ tokens: ["seen"] });
+    const result = { role: "tool", content: "a fox", tool_name: "look" };
+    const last = await client.chat({ model: "up/m", messages: [...ask, turn, result], tools: [tool] });
+    assert.equal(last.message.content, "seen");
+    const sent = JSON.parse(host.requests.at(-1)?.bodyText ?? "{}");
+    assert.equal(sent.messages[2].content, "a fox");
+    assert.equal(sent.messages[2].tool_call_id, sent.messages[1].tool_calls[0].id);
+  }
+});
+
+test("generate asks, continues and fills in", async () => {
+  host.playOnce({ tokens: ["an answer"] });
+  const asked = await client.generate({ model: "up/m", prompt: "hello", system: "be brief" });
+  assert.equal(asked.response, "an answer");
+  assert.match(host.requests.at(-1)?.bodyText ?? "", /"role":"system","content":"be brief"/);
+  const raw = { model: "embedded/tiny-code-fim", raw: true, options: { num_predict: 8, temperature: 0 } };
+  const continued = await client.generate({ ...raw, prompt: "export function add(a: number, b: number) {\n  return " });
+  assert.ok(continued.response.length > 0);
+  const filled = await client.generate({ ...raw, prompt: "const a = ", suffix: ";\n" });
+  assert.equal(filled.done, true);
+});
+
+test("options, formats and images reach the model", async () => {
+  host.playOnce({ tokens: ["{}"] });
+  const image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+  await client.chat({
+    model: "up/m",
+    messages: [{ role: "user", content: "what is it", images: [image] }],
+    format: { type: "object" },
+    options: { num_predict: 5, temperature: 0.5, stop: ["x"], seed: 3 },
+  });
+  const sent = JSON.parse(host.requests.at(-1)?.bodyText ?? "{}");
+  assert.deepEqual([sent.max_tokens, sent.temperature, sent.stop, sent.seed], [5, 0.5, ["x"], 3]);
+  assert.deepEqual(sent.response_format.json_schema.schema, { type: "object" });
+  assert.equal(sent.messages[0].content[1].image_url.url, `data:image/png;base64,${image}`);
+});
+
+test("a request without words loads a model, and asks nobody anything", async () => {
+  const before = host.requests.length;
+  const loaded = await client.generate({ model: "up/m", prompt: "" });
+  assert.deepEqual([loaded.done, loaded.done_reason, loaded.response], [true, "load", ""]);
+  const unloaded = await client.chat({ model: "up/m", messages: [], keep_alive: 0 });
+  assert.equal(unloaded.done_reason, "unload");
+  assert.equal(host.requests.length, before);
+});
+
+test("no cloud model can be asked through it: not by name, not by an alias, not by a virtual name", async () => {
+  await assert.rejects(client.chat({ model: "far/m", messages: ask }), fails(400, /local models/));
+  host.playOnce({ tokens: ["here"] });
+  const answer = await client.chat({ model: "mine", messages: ask });
+  assert.deepEqual([answer.message.content, answer.model], ["here", "up/m"]);
+  assert.deepEqual(
+    far.requests.filter(({ method }) => method === "POST"),
+    [],
+  );
+});
+
+test("errors are in Ollama's shape: unknown names, bad fields, changes of models, and a cut in mid-answer", async () => {
+  await assert.rejects(client.chat({ model: "nothing", messages: ask }), fails(404, /nothing/));
+  const bad = await call({ http: url, modelKey: "" }, "/api/chat", {
+    key: null,
+    body: { model: "up/m", messages: "x" },
+  });
+  assert.equal(bad.status, 400);
+  assert.match(JSON.stringify(bad.json), /^\{"error":"`messages`/);
+  await assert.rejects(client.pull({ model: "x" }), fails(404, /not changed through this door/));
+  host.playOnce({ tokens: 5, fault: { kind: "cut", afterTokens: 2, where: "between-frames", how: "reset" } });
+  const cut = await call({ http: url, modelKey: "" }, "/api/chat", {
+    key: null,
+    body: { model: "up/m", messages: ask },
+  });
+  assert.ok(!cut.text.includes('"done":true'), cut.text);
+  assert.match(cut.text, /\{"error":"/);
+});
+
+test("a page of another origin and another host name are refused, and the main door still wants its key", async () => {
+  const there = { http: url, modelKey: "" };
+  assert.equal((await call(there, "/api/tags", { key: null, headers: { origin: "http://evil.example" } })).status, 403);
+  assert.equal((await call(there, "/api/tags", { key: null })).status, 200);
+  assert.equal((await call(daemon, "/api/tags", { key: null })).status, 401);
+});
