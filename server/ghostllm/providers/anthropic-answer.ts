@@ -102,18 +102,14 @@ function toError(
   return new OperationalError(code, message, { ...options, ...present("retryAfterMs", retryAfterMs) });
 }
 
-/** Turns the calls of one tool into text: the input of an answer tool is the answer. To be called with each frame of one answer, in order. */
-export function createAnswerReader(toolName: string): (frame: Frame) => Frame {
-  const indexes = new Set<number>();
-  const read = (event: StreamEvent): StreamEvent => {
-    if (event.kind === "finish" && event.reason === "toolCalls") return { kind: "finish", reason: "stop" };
-    if (event.kind !== "toolCall") return event;
-    if (event.name === toolName) indexes.add(event.index);
-    return indexes.has(event.index) ? { kind: "text", text: event.arguments } : event;
-  };
-  return (frame) => {
-    const events = frame.events();
-    const isTouched = events.some(({ kind }) => kind === "toolCall" || kind === "finish");
-    return isTouched ? eventsFrame(events.map(read)) : frame;
-  };
+/** Where the answer is the input of the only tool that there is: its calls as text. */
+export function answerAsText(frame: Frame): Frame {
+  const events = frame.events();
+  const isTouched = events.some(({ kind }) => kind === "toolCall" || kind === "finish");
+  return isTouched ? eventsFrame(events.map(toText)) : frame;
+}
+
+function toText(event: StreamEvent): StreamEvent {
+  if (event.kind === "toolCall") return { kind: "text", text: event.arguments };
+  return event.kind === "finish" && event.reason === "toolCalls" ? { kind: "finish", reason: "stop" } : event;
 }

@@ -10,7 +10,7 @@ import { testRandom } from "../../../test/support/random.ts";
 import { GhostError } from "../../base/errors.ts";
 import type { ChatRequest, Message, Part, ReasoningEffort } from "../stream.ts";
 import { messagesRequest, type MessagesRequest, withoutStrictTools } from "./anthropic-body.ts";
-import { factsOf, familyOf, modelPage } from "./anthropic-models.ts";
+import { describeClaude, factsOf, familyOf, isUsable, modelPage } from "./anthropic-models.ts";
 
 /** One of each family, an unknown one, and a dated name. */
 const MODELS = [
@@ -85,6 +85,11 @@ test("what the list says of a model and what its family is known for are the sam
       name,
     );
   }
+  const [thoughtless] = modelPage.parse({
+    data: [{ id: "claude-opus-4-6", capabilities: { thinking: { supported: false } } }],
+  }).data;
+  assert.ok(thoughtless !== undefined);
+  assert.deepEqual(factsOf(thoughtless).thinking, []);
   const [silent] = modelPage.parse({ data: [{ id: "claude-opus-4-6", capabilities: null }] }).data;
   assert.ok(silent !== undefined);
   assert.deepEqual(factsOf(silent), familyOf("claude-opus-4-6"));
@@ -112,6 +117,28 @@ test("what the list says counts more than the name", () => {
     [maxOutputTokens, takesImages, takesSchemas, efforts, thinking],
     [9_000, false, false, ["low", "high"], ["disabled"]],
   );
+});
+
+test("a model that is retired is left out; one that will be says so", () => {
+  const { data } = modelPage.parse({
+    data: [
+      { id: "a", lifecycle: "retired" },
+      { id: "b", lifecycle: "deprecated", retires_at: "2026-11-30T00:00:00Z" },
+      { id: "c", lifecycle: "deprecated" },
+      { id: "d", lifecycle: "new_in_2027" },
+      { id: "e" },
+    ],
+  });
+  const notes = data.filter(isUsable).map((model) => {
+    const { name, note, locality } = describeClaude(model, { provider: "anthropic", locality: "cloud" });
+    return [name, note, locality];
+  });
+  assert.deepEqual(notes, [
+    ["b", "Anthropic retires this model on 2026-11-30.", "cloud"],
+    ["c", "Anthropic retires this model.", "cloud"],
+    ["d", undefined, "cloud"],
+    ["e", undefined, "cloud"],
+  ]);
 });
 
 test("leading instructions are the system, later ones stand in their place, as the model takes them", async () => {

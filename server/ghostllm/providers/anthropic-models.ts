@@ -4,6 +4,9 @@
  * 2. A name that no family fits is taken for one of the newest: they take the least, so that what is sent to them is taken by all.
  */
 import { z } from "zod";
+import { modelRefSchema } from "../../../protocol/ids.ts";
+import type { Locality, ModelInfo } from "../../../protocol/model.ts";
+import { present } from "../../base/optional.ts";
 import type { ReasoningEffort } from "../stream.ts";
 
 export type ThinkingKind = "adaptive" | "enabled" | "disabled" | "between_tools";
@@ -140,6 +143,38 @@ export function factsOf(model: ListedModel): ClaudeFacts {
     efforts: effortsOf(capabilities.effort, family),
     takesSchemas: capabilities.structured_outputs?.supported ?? family.takesSchemas,
     takesImages: capabilities.image_input?.supported ?? family.takesImages,
+  };
+}
+
+/** One that is retired is listed for the record only. */
+export const isUsable = ({ lifecycle }: ListedModel) => lifecycle !== "retired";
+
+export function describeClaude(
+  listed: ListedModel,
+  { provider, locality }: { readonly provider: string; readonly locality: Locality },
+): ModelInfo {
+  const facts = factsOf(listed);
+  const { id, lifecycle, retires_at: retires } = listed;
+  const until = retires === null || retires === undefined ? "" : ` on ${retires.slice(0, 10)}`;
+  return {
+    ref: modelRefSchema.parse(`${provider}/${id}`),
+    provider,
+    name: id,
+    locality,
+    capabilities: {
+      chat: true,
+      complete: false,
+      fim: false,
+      embeddings: false,
+      tools: true,
+      vision: facts.takesImages,
+      jsonSchema: facts.takesSchemas || facts.takesForcedChoice,
+      reasoning: facts.thinking.some((kind) => kind !== "disabled"),
+    },
+    contextWindow: facts.contextWindow,
+    maxOutputTokens: facts.maxOutputTokens,
+    continuation: facts.takesPrefill ? "native" : "anchored",
+    ...present("note", lifecycle === "deprecated" ? `Anthropic retires this model${until}.` : undefined),
   };
 }
 

@@ -342,6 +342,44 @@ test("a schema holds the answer natively, or by a tool whose input becomes the t
   await assert.rejects(asked, failsWith("capability_missing", /json_schema/));
 });
 
+test("a schema that only a forced tool could hold is refused where there are other tools", async (context) => {
+  const { provider, model } = await setUpAnthropic(context);
+  const format = { kind: "schema", name: "x", schema: { type: "object" } } as const;
+  const asked = provider.chat(chat("hi", { tools: [READ], output: { stop: [], format } }), await model(MODEL), never);
+  await assert.rejects(asked, failsWith("capability_missing", /tools at once/));
+});
+
+test("thinking is left out once: what is refused then is refused", async (context) => {
+  const { provider, host, model, request, messages } = await loop(context, "claude-opus-5-5", { effort: "high" });
+  const refusal = (block: number): CloudScript => ({
+    status: { code: 400, message: `messages.1.content.${block}: Invalid \`signature\` in \`thinking\` block` },
+  });
+  const before = host.requests.length;
+  host.playOnce(refusal(1));
+  host.playOnce(refusal(0));
+  await assert.rejects(
+    provider.chat(chat(messages, request), model, never),
+    failsWith("upstream_rejected", /content\.0/),
+  );
+  assert.equal(host.requests.length, before + 2);
+  host.playOnce(refusal(0));
+  await assert.rejects(provider.chat(chat("nothing was thought"), model, never), failsWith("upstream_rejected"));
+  assert.equal(host.requests.length, before + 3);
+});
+
+test("a server without a list has the models that the settings name", async (context) => {
+  const { provider, host } = await setUpAnthropic(context, { config: { models: ["claude-opus-4-8", "claude-*"] } });
+  host.play(() => ({ status: { code: 404 } }));
+  assert.deepEqual(
+    (await provider.models(never)).map(({ name }) => name),
+    ["claude-opus-4-8"],
+  );
+  const all = await setUpAnthropic(context, { config: { models: ["claude-*"] } });
+  all.host.play(() => ({ status: { code: 404 } }));
+  assert.deepEqual(await all.provider.models(never), []);
+  assert.equal(all.provider.status()[0]?.state, "unreachable");
+});
+
 test("odd and namespaced tools come back by the names that the client knows", async (context) => {
   const tools = [
     { ...READ, name: "read file", namespace: "fs" },

@@ -7,30 +7,35 @@
  *    more strict tools than the model takes.
  * 4. Only API keys: tokens of a Claude plan are for Anthropic's own programs.
  */
-import { type ModelRef, modelRefSchema } from "../../../protocol/ids.ts";
+import type { ModelRef } from "../../../protocol/ids.ts";
 import type { Locality, ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
 import { OperationalError, toGhostError, UserError } from "../../base/errors.ts";
-import { present } from "../../base/optional.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { carry } from "../carriage.ts";
 import { countAt, isRecord, parseRecord } from "../frames/json.ts";
-import type { Attempt, ChatRequest, CompletionRequest, Embeddings, Frame } from "../stream.ts";
-import { createAnswerReader, messageFrames, readRejection, type Rejection } from "./anthropic-answer.ts";
+import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
+import { answerAsText, messageFrames, readRejection, type Rejection } from "./anthropic-answer.ts";
 import {
-  ANSWER_TOOL,
   API_VERSION,
   countBody,
   forgetThinking,
   hasStrictTools,
   type MessagesBody,
-  type MessagesRequest,
   messagesRequest,
   pickCounted,
   SAMPLING_VERSION,
   withoutStrictTools,
 } from "./anthropic-body.ts";
-import { type ClaudeFacts, factsOf, familyOf, type ListedModel, modelPage } from "./anthropic-models.ts";
+import {
+  type ClaudeFacts,
+  describeClaude,
+  factsOf,
+  familyOf,
+  isUsable,
+  type ListedModel,
+  modelPage,
+} from "./anthropic-models.ts";
 import { EARLIER_THINKING } from "./anthropic-turns.ts";
 import { describeModels, type KeyVerdict } from "./key-check.ts";
 import type { ProviderKeys } from "./keys.ts";
@@ -106,9 +111,9 @@ class AnthropicProvider implements Provider {
         return [];
       }
       const models = await this.#listModels(bounded);
-      this.#facts = new Map(models.map(({ model, facts }) => [model.id, facts]));
+      this.#facts = new Map(models.map((model) => [model.id, factsOf(model)]));
       this.#status = { ...status, state: "ok", models: models.length };
-      return models.map(({ model, facts }) => describe(model, facts, this.#options.locality));
+      return models.map((model) => describeClaude(model, { provider: ID, locality: this.#options.locality }));
     } catch (thrown) {
       if (signal.aborted) throw thrown;
       const error = toGhostError(thrown);
@@ -180,7 +185,7 @@ class AnthropicProvider implements Provider {
       const response = await this.#post(call, versioned, signal);
       if (isOk(response)) {
         const attempt = await this.#attempt(model.ref, response, { isRelay: false });
-        const frames = mapFrames(attempt.frames, readerOf(message));
+        const frames = mapFrames(attempt.frames, message.isAnswerTool ? answerAsText : message.tools.restore);
         return { ...attempt, frames, dropped: [...new Set([...lost, ...message.dropped, ...mended])] };
       }
       const rejection = await readRejection(this.#server, response);
@@ -216,14 +221,12 @@ class AnthropicProvider implements Provider {
     }
   }
 
-  async #listModels(signal: AbortSignal): Promise<readonly Listed[]> {
+  async #listModels(signal: AbortSignal): Promise<readonly ListedModel[]> {
     const { models: patterns } = this.#options.config;
     const listed = await this.#fetchModels(signal);
     // A server that has no list has the models that the user names.
     const models = listed ?? literalNames(patterns ?? []).map((id): ListedModel => ({ id }));
-    return models
-      .filter(({ id, lifecycle }) => isListed(id, patterns) && lifecycle !== "retired")
-      .map((model) => ({ model, facts: factsOf(model) }));
+    return models.filter((model) => isUsable(model) && isListed(model.id, patterns));
   }
 
   /** Undefined where the server has no list, and the user says which models it has. */
@@ -298,40 +301,6 @@ class AnthropicProvider implements Provider {
   }
 }
 
-interface Listed {
-  readonly model: ListedModel;
-  readonly facts: ClaudeFacts;
-}
-
-function describe(
-  { id, lifecycle, retires_at: retires }: ListedModel,
-  facts: ClaudeFacts,
-  locality: Locality,
-): ModelInfo {
-  const isEnding = lifecycle === "deprecated";
-  const until = retires === null || retires === undefined ? "" : ` on ${retires.slice(0, 10)}`;
-  return {
-    ref: modelRefSchema.parse(`${ID}/${id}`),
-    provider: ID,
-    name: id,
-    locality,
-    capabilities: {
-      chat: true,
-      complete: false,
-      fim: false,
-      embeddings: false,
-      tools: true,
-      vision: facts.takesImages,
-      jsonSchema: facts.takesSchemas || facts.takesForcedChoice,
-      reasoning: facts.thinking.some((kind) => kind !== "disabled"),
-    },
-    contextWindow: facts.contextWindow,
-    maxOutputTokens: facts.maxOutputTokens,
-    continuation: facts.takesPrefill ? "native" : "anchored",
-    ...present("note", isEnding ? `Anthropic retires this model${until}.` : undefined),
-  };
-}
-
 const toBytes = (body: object) => Buffer.from(JSON.stringify(body));
 const isOk = ({ status }: HttpResponse) => status >= 200 && status <= 299;
 const acceptOf = ({ stream }: ChatRequest) => (stream ? "text/event-stream" : "application/json");
@@ -339,11 +308,6 @@ const acceptOf = ({ stream }: ChatRequest) => (stream ? "text/event-stream" : "a
 /** (1) */
 function relayHeaders({ headers }: NonNullable<ChatRequest["origin"]>): Readonly<Record<string, string>> {
   return { "anthropic-version": RELAY_VERSION, ...headers };
-}
-
-function readerOf({ tools, isAnswerTool }: MessagesRequest): (frame: Frame) => Frame {
-  if (!isAnswerTool) return tools.restore;
-  return createAnswerReader(ANSWER_TOOL);
 }
 
 /** `messages.3.content.0: Invalid `signature` in `thinking` block. …`; redacted thinking has `data`. */
@@ -367,7 +331,8 @@ function cureFor({ status, said }: Rejection, body: MessagesBody): Cure | undefi
   if (status !== 400) return undefined;
   if (FOREIGN_THINKING.test(said)) {
     const [, turn = 0, block = 0] = THINKING_PLACE.exec(said) ?? [];
-    return { name: EARLIER_THINKING, ...forgetThinking(body, { turn: Number(turn), block: Number(block) }) };
+    const { seals, body: mended } = forgetThinking(body, { turn: Number(turn), block: Number(block) });
+    return seals.length === 0 ? undefined : { name: EARLIER_THINKING, body: mended, seals };
   }
   if (!TOO_STRICT.test(said) || !hasStrictTools(body)) return undefined;
   return { name: "strict tools", body: withoutStrictTools(body), seals: [] };
