@@ -9,19 +9,20 @@ import type { Script } from "../fakes/openai-host-script.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 import { type ApiReply, call, configFor } from "../support/http.ts";
 
+/** Also what was started before something failed: a host that listens would keep the test's process alive. */
+const stack = new AsyncDisposableStack();
 let host: OpenAiHost;
 let daemon: TestDaemon;
 let client: Anthropic;
 
 before(async () => {
-  host = await startOpenAiHost({ models: ["m", "org/m2"] });
+  host = stack.use(await startOpenAiHost({ models: ["m", "org/m2"] }));
   const more = `[routing.aliases]\nmine = ["up/m"]\n`;
-  daemon = await startTestDaemon({ config: configFor(host.baseUrl, more) });
+  daemon = stack.use(await startTestDaemon({ config: configFor(host.baseUrl, more) }));
   client = new Anthropic({ baseURL: daemon.http, apiKey: daemon.modelKey, maxRetries: 0 });
 });
 after(async () => {
-  await daemon[Symbol.asyncDispose]();
-  await host[Symbol.asyncDispose]();
+  await stack.disposeAsync();
   assert.deepEqual(host.violations, []);
 });
 

@@ -15,7 +15,7 @@ const options: MessagesWriting = {
   model: modelRefSchema.parse("up/m"),
   maker: "up",
   thinking: "shown",
-  relays: true,
+  isRelayed: true,
 };
 const STOP: StreamEvent = { kind: "finish", reason: "stop" };
 
@@ -312,7 +312,7 @@ test("Anthropic's frames pass as they came, and their end is said once", () => {
   assert.equal(withheld.end().toString(), last.toString());
 });
 
-test("where tools had to be renamed, its frames are rendered anew, without the calls of its own tools", () => {
+test("where the request was written anew, its frames are, too, without the calls of its own tools", () => {
   const frames = [
     { type: "message_start", message: { usage: { input_tokens: 3, output_tokens: 1 } } },
     { type: "content_block_start", index: 0, content_block: { type: "server_tool_use", id: "s", name: "web_search" } },
@@ -320,7 +320,7 @@ test("where tools had to be renamed, its frames are rendered anew, without the c
     { type: "content_block_delta", index: 1, delta: { type: "text_delta", text: "found" } },
     { type: "message_delta", delta: { stop_reason: "end_turn" }, usage: { output_tokens: 5 } },
   ];
-  const writer = createMessagesWriter({ ...options, maker: "anthropic", relays: false });
+  const writer = createMessagesWriter({ ...options, maker: "anthropic", isRelayed: false });
   const bytes = frames.map((frame) =>
     writer.write(anthropicFrame(Buffer.from(`event: ${frame.type}\ndata: ${JSON.stringify(frame)}\n\n`))),
   );

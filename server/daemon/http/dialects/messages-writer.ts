@@ -24,8 +24,8 @@ export interface MessagesWriting extends MessagesOwn {
   readonly model: ModelRef;
   /** The provider that answers, whose seals are in the answer. */
   readonly maker: string;
-  /** Anthropic takes all the request's tools by their own names: then its frames are the client's, and pass as they came. */
-  readonly relays: boolean;
+  /** Anthropic, where it answers, got the client's own body: then its frames are the client's, and pass as they came. */
+  readonly isRelayed: boolean;
 }
 
 const STOP_REASONS: Record<FinishReason, string> = {
@@ -64,7 +64,7 @@ class MessagesWriter implements StreamWriter {
   }
 
   write(frame: Frame): Buffer {
-    if (this.#options.relays && frame.dialect === "anthropic-messages") {
+    if (this.#options.isRelayed && frame.dialect === "anthropic-messages") {
       this.#isRelay = true;
       this.#isStopped ||= hasMessageStop(frame.bytes);
       return frame.bytes;

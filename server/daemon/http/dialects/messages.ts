@@ -6,7 +6,6 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { UserError } from "../../../base/errors.ts";
 import type { Answer } from "../../../ghostllm/brain.ts";
 import { actorOf } from "../http-server.ts";
-import { ANTHROPIC_NAMES } from "../../../ghostllm/tool-names.ts";
 import type { ChatFacts } from "./chat-facts.ts";
 import type { MessagesOwn } from "./messages-request.ts";
 import { createMessagesWriter, renderMessage } from "./messages-writer.ts";
@@ -28,7 +27,7 @@ async function answer(options: DialectOptions, request: FastifyRequest, reply: F
   if (facts.output.maxTokens === undefined) {
     throw new UserError("invalid_params", "`max_tokens`: the field is required", { details: { field: "max_tokens" } });
   }
-  return serveAnswer(options, modelRequest, answerWriter(facts), reply, signal);
+  return serveAnswer(options, modelRequest, answerWriter(facts, modelRequest.origin !== undefined), reply, signal);
 }
 
 async function read(options: DialectOptions, request: FastifyRequest, signal: AbortSignal) {
@@ -50,15 +49,14 @@ function relayedHeaders({ headers }: FastifyRequest): Readonly<Record<string, st
   );
 }
 
-function answerWriter({ stream, own, tools }: ChatFacts<MessagesOwn>): AnswerWriter {
-  const { allowed, maxLength } = ANTHROPIC_NAMES;
-  const relays = tools.every(({ kind, name }) => kind === "hosted" || (allowed.test(name) && name.length <= maxLength));
-  const writing = ({ id, model }: Answer) => ({ ...own, id, model: model.ref, maker: model.provider, relays });
+/** @param isRelayed Anthropic would get the body as it came: then its frames are the client's, too. Else they are rendered like everybody's. */
+function answerWriter({ stream, own }: ChatFacts<MessagesOwn>, isRelayed: boolean): AnswerWriter {
+  const writing = ({ id, model }: Answer) => ({ ...own, id, model: model.ref, maker: model.provider, isRelayed });
   return {
     isStream: stream,
     contentType: "text/event-stream; charset=utf-8",
     errors: "anthropic",
-    relays: DIALECT,
+    relays: isRelayed ? DIALECT : undefined,
     stream: (answered) => createMessagesWriter(writing(answered)),
     whole: (answered, fold) => renderMessage(writing(answered), fold),
     headers: ({ id }) => ({ "request-id": id }),
