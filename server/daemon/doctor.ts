@@ -90,7 +90,11 @@ function providerFinding(provider: ProviderStatus): DoctorFinding {
       message: `${provider.models} model${provider.models === 1 ? "" : "s"}, ${provider.locality}`,
     };
   }
-  if (provider.state === "absent") return { subject, state: "ok", message: "not running (optional)" };
+  if (provider.state === "absent") {
+    const message =
+      provider.kind === "ollama" ? "not running (optional)" : `no key (optional): ghost keys set ${provider.id}`;
+    return { subject, state: "ok", message };
+  }
   const remedy =
     provider.kind === "ollama"
       ? "ollama serve"

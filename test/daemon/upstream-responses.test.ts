@@ -90,6 +90,11 @@ test("the models of all three accounts are there", async () => {
   for (const ref of ["openai/gpt-6.1-sol", "openai/text-embedding-3-small", "azure/mine", "xai/grok-4.7"])
     assert.ok(listed.text.includes(`"${ref}"`), ref);
   assert.ok(!listed.text.includes("grok-4.3"));
+  using face = await daemon.connect();
+  const { findings } = await face.api.daemon.doctor({}, AbortSignal.timeout(60_000));
+  const about = (id: string) => findings.find(({ subject }) => subject.startsWith(`${id} (`))?.message;
+  assert.match(about("openai") ?? "", /^2 models/);
+  assert.equal(about("anthropic"), "no key (optional): ghost keys set anthropic");
 });
 
 for (const [model, host] of [

@@ -106,6 +106,7 @@ const done = { type: "response.output_item.done", output_index: 1, item: { ...ca
 
 const callStreams: readonly (readonly [name: string, events: readonly object[]])[] = [
   ["in deltas, repeated twice at the end", [added, delta('{"a"'), delta(":1}"), said, done]],
+  ["in deltas, repeated once", [added, delta('{"a"'), delta(":1}"), said]],
   ["in deltas alone", [added, delta('{"a":1}')]],
   ["only where the arguments are done", [added, said]],
   ["only where the item is done", [added, done]],
