@@ -6,12 +6,12 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
 import { ResponsesWS } from "openai/resources/responses/ws";
-import { WebSocket } from "ws";
 import { z } from "zod";
 import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 import { call, configFor } from "../support/http.ts";
-import { checkStream, type ResponseEvent, responseOf, textOfResponse } from "../support/responses.ts";
+import { responseOf, textOfResponse } from "../support/responses.ts";
+import { Peer } from "../support/responses-peer.ts";
 
 let host: OpenAiHost;
 let daemon: TestDaemon;
@@ -25,80 +25,6 @@ after(async () => {
   await host[Symbol.asyncDispose]();
   assert.deepEqual(host.violations, []);
 });
-
-const frameSchema = z.looseObject({
-  type: z.string(),
-  sequence_number: z.int().optional(),
-  stream_id: z.string().optional(),
-  status: z.int().optional(),
-  error: z.looseObject({ code: z.string(), message: z.string(), param: z.string().nullish() }).optional(),
-});
-type Frame = z.infer<typeof frameSchema>;
-
-/** A client's end: what came so far, and a wait for what is to come. */
-class Peer implements Disposable {
-  readonly socket: WebSocket;
-  readonly frames: Frame[] = [];
-  readonly closed: Promise<number>;
-
-  constructor(at: TestDaemon, headers: Readonly<Record<string, string>> = {}) {
-    const url = `${at.http.replace("http", "ws")}/v1/responses`;
-    this.socket = new WebSocket(url, { headers: { authorization: `Bearer ${at.modelKey}`, ...headers } });
-    this.socket.on("message", (data) => this.frames.push(frameSchema.parse(JSON.parse(String(data)))));
-    this.closed = new Promise((resolve) => this.socket.once("close", resolve));
-  }
-
-  static async open(at: TestDaemon = daemon, headers: Readonly<Record<string, string>> = {}): Promise<Peer> {
-    const peer = new Peer(at, headers);
-    await once(peer.socket, "open");
-    return peer;
-  }
-
-  send(frame: object): void {
-    this.socket.send(JSON.stringify(frame));
-  }
-
-  create(body: object): void {
-    this.send({ type: "response.create", model: "up/m", store: false, ...body });
-  }
-
-  async until(condition: (frames: readonly Frame[]) => boolean): Promise<readonly Frame[]> {
-    const signal = AbortSignal.timeout(20_000);
-    while (!condition(this.frames)) await once(this.socket, "message", { signal });
-    return this.frames;
-  }
-
-  /** The frames of the next answer, or its error; they are taken. */
-  async answer(lane?: string): Promise<readonly Frame[]> {
-    const isOwn = (frame: Frame) => frame.stream_id === lane;
-    const isEnd = ({ type }: Frame) => /^(error|response\.(completed|incomplete|failed|steer\.failed))$/.test(type);
-    await this.until((frames) => frames.some((frame) => isOwn(frame) && isEnd(frame)));
-    const end = this.frames.findIndex((frame) => isOwn(frame) && isEnd(frame));
-    const own = this.frames.slice(0, end + 1).filter(isOwn);
-    this.frames.splice(0, this.frames.length, ...this.frames.filter((frame) => !own.includes(frame)));
-    return own;
-  }
-
-  async whole(lane?: string) {
-    return checkStream((await this.answer(lane)).map(toEvent));
-  }
-
-  async error(lane?: string) {
-    const [frame, ...others] = await this.answer(lane);
-    assert.deepEqual(others, []);
-    assert.equal(frame?.type, "error", JSON.stringify(frame));
-    return { status: frame.status, code: frame.error?.code, param: frame.error?.param };
-  }
-
-  [Symbol.dispose](): void {
-    this.socket.terminate();
-  }
-}
-
-function toEvent(frame: Frame): ResponseEvent {
-  assert.ok(frame.sequence_number !== undefined, JSON.stringify(frame));
-  return { ...frame, sequence_number: frame.sequence_number };
-}
 
 const said = () =>
   z
@@ -175,14 +101,14 @@ test("who has no key, the wrong one, or a foreign page is refused before the upg
 });
 
 test("what store false leaves is known to its connection only, and only the latest of it", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   peer.create({ input: "a" });
   const first = await peer.whole();
   peer.create({ input: "b", previous_response_id: first.id });
   const second = await peer.whole();
   peer.create({ input: "c", previous_response_id: first.id });
   assert.deepEqual(await peer.error(), unknown);
-  using other = await Peer.open();
+  using other = await Peer.open(daemon);
   other.create({ input: "c", previous_response_id: second.id });
   assert.deepEqual(await other.error(), unknown);
   peer.create({ input: "c", previous_response_id: second.id });
@@ -191,7 +117,7 @@ test("what store false leaves is known to its connection only, and only the late
 });
 
 test("what is kept is known everywhere, with what only the connection knew before it", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   host.playOnce({ tokens: ["one"] });
   peer.create({ input: "first" });
   const first = await peer.whole();
@@ -208,7 +134,7 @@ test("what is kept is known everywhere, with what only the connection knew befor
 });
 
 test("a continuation that fails makes the response that it went on from unknown", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   peer.create({ input: "a" });
   const first = await peer.whole();
   host.playOnce({ status: { code: 400, body: "json", message: "no" } });
@@ -219,7 +145,7 @@ test("a continuation that fails makes the response that it went on from unknown"
 });
 
 test("without streams, answers come one after the other", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   const before = posts().length;
   for (const text of ["a", "b", "c"]) {
     host.playOnce({ tokens: [text, text], msPerToken: 5 });
@@ -230,7 +156,7 @@ test("without streams, answers come one after the other", async () => {
 });
 
 test("streams do not wait for each other, keep their own order, and are named on every event", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   const before = posts().length;
   host.playOnce({ tokens: ["slow"], fault: { kind: "hang", afterTokens: 1 } });
   peer.create({ input: "slow", stream_id: "s.1" });
@@ -249,7 +175,7 @@ test("streams do not wait for each other, keep their own order, and are named on
 });
 
 test("closing the socket stops every model behind it", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   for (const stream_id of ["a", "b"]) {
     host.playOnce({ tokens: 100_000, msPerToken: 5 });
     peer.create({ input: "x", stream_id });
@@ -266,7 +192,7 @@ test("closing the socket stops every model behind it", async () => {
 });
 
 test("an answer that breaks says so in its events, and the connection goes on", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   host.playOnce({ tokens: ["a", "b"], fault: { kind: "cut", afterTokens: 1, where: "between-frames", how: "reset" } });
   peer.create({ input: "x" });
   await peer.until((frames) => frames.some(({ type }) => type === "response.failed"));
@@ -277,7 +203,7 @@ test("an answer that breaks says so in its events, and the connection goes on", 
 });
 
 test("nonsense is answered with an error, and the connection goes on", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   const cases: readonly [frame: string, code: string, param: string | null][] = [
     ["{", "invalid_json", null],
     ["[]", "invalid_json", null],
@@ -305,7 +231,7 @@ test("nonsense is answered with an error, and the connection goes on", async () 
 });
 
 test("who sends faster than it is answered is told so, and what was taken is answered", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   host.playOnce({ tokens: ["a"], fault: { kind: "hang", afterTokens: 1 } });
   for (let count = 0; count < 70; count += 1) peer.create({ input: "x", stream_id: "one" });
   await peer.until((frames) => frames.some(({ type }) => type === "error"));
@@ -315,7 +241,7 @@ test("who sends faster than it is answered is told so, and what was taken is ans
 });
 
 test("more streams than there may be are refused by OpenAI's code", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   for (let lane = 0; lane < 33; lane += 1) {
     if (lane < 32) host.playOnce({ tokens: 2, fault: { kind: "hang", afterTokens: 1 } });
     peer.create({ input: "x", stream_id: `l${lane}` });
@@ -327,7 +253,7 @@ test("more streams than there may be are refused by OpenAI's code", async () => 
 });
 
 test("a reader that does not read stops the upstream's flow, and gets everything once it reads", async () => {
-  using peer = await Peer.open();
+  using peer = await Peer.open(daemon);
   host.playOnce({ tokens: Array.from({ length: 300 }, () => "z".repeat(100_000)) });
   peer.create({ input: "x" });
   await peer.until((frames) => frames.some(({ type }) => type === "response.output_text.delta"));

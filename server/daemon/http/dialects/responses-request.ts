@@ -28,8 +28,8 @@ const namespaceTool = z.looseObject({
 });
 const OWN_TOOLS: readonly string[] = ["function", "custom", "namespace"];
 const tool = z.union([
-  z.looseObject({ type: z.string().refine((type) => !OWN_TOOLS.includes(type)) }),
   z.discriminatedUnion("type", [namespaceTool, plainTool]),
+  z.looseObject({ type: z.string().refine((type) => !OWN_TOOLS.includes(type), { abort: true }) }),
 ]);
 const namedTool = z.looseObject({ type: z.string(), name: name.nullish(), namespace: z.string().nullish() });
 const toolChoice = z.union([

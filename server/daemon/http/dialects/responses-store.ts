@@ -15,8 +15,8 @@ import { type ItemsText, joinItems, outputItems } from "./responses-body.ts";
 const MAX_AGE_MS = 30 * 24 * 3_600_000;
 /** Of one user: a busy agent makes some hundreds a day. */
 const MAX_RESPONSES = 10_000;
-/** Of one user. Clients that send their whole history each time, and do not say `store: false`, would fill the disk. */
-const MAX_TOTAL_BYTES = 256 * 1024 * 1024;
+/** Characters of one user. Clients that send their whole history each time, and do not say `store: false`, would fill the disk. */
+const MAX_TOTAL_SIZE = 256 * 1024 * 1024;
 /** Turns of one conversation: a chain is walked for each next turn. */
 const MAX_CHAIN = 1_000;
 /** Pruning reads the whole index: once for so many rows is enough. */
@@ -25,10 +25,11 @@ const PRUNE_EVERY = 64;
 export const responseMigrations: readonly (readonly string[])[] = [
   [],
   [
+    // What is looked through stands before the texts, which SQLite keeps on pages of their own.
     `CREATE TABLE responses (
-      id TEXT NOT NULL, user_id TEXT NOT NULL, previous_id TEXT, input TEXT NOT NULL, response TEXT NOT NULL, pieces TEXT,
-      size INTEGER NOT NULL, created_at REAL NOT NULL, PRIMARY KEY (user_id, id))`,
-    `CREATE INDEX responses_by_time ON responses (user_id, created_at)`,
+      id TEXT NOT NULL, user_id TEXT NOT NULL, previous_id TEXT, size INTEGER NOT NULL, created_at REAL NOT NULL,
+      pieces TEXT, input TEXT NOT NULL, response TEXT NOT NULL, PRIMARY KEY (user_id, id))`,
+    `CREATE INDEX responses_by_time ON responses (user_id, created_at, id, size)`,
   ],
 ];
 
@@ -67,19 +68,27 @@ const chainRow = z.object({ previous_id: z.string().nullable(), input: z.string(
 const lengthRow = z.object({ total: z.number().nullable() });
 
 const CHAIN = `WITH RECURSIVE chain (id, previous_id, size, depth) AS (
-  SELECT id, previous_id, size, 0 FROM responses WHERE user_id = ?1 AND id = ?2
+  SELECT id, previous_id, size, 0 FROM responses WHERE user_id = ?1 AND id = ?2 AND created_at >= ?3
   UNION ALL
   SELECT earlier.id, earlier.previous_id, earlier.size, depth + 1 FROM chain
     JOIN responses AS earlier ON earlier.user_id = ?1 AND earlier.id = chain.previous_id WHERE depth < ${MAX_CHAIN})`;
 
 const PRUNE = `DELETE FROM responses WHERE user_id = ?1 AND (created_at < ?2 OR id IN (SELECT id FROM (
   SELECT id, sum(size) OVER newest AS total, row_number() OVER newest AS place FROM responses WHERE user_id = ?1
-  WINDOW newest AS (ORDER BY created_at DESC, id DESC)) WHERE total > ${MAX_TOTAL_BYTES} OR place > ${MAX_RESPONSES}))`;
+  WINDOW newest AS (ORDER BY created_at DESC, id DESC)) WHERE total > ?3 OR place > ${MAX_RESPONSES}))`;
 
-export function createResponseStore(options: { readonly database: Database; readonly clock: Clock }): ResponseStore {
-  const { database, clock } = options;
+/** With `responseMigrations` applied. */
+export function createResponseStore(options: {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly maxTotalSize?: number;
+}): ResponseStore {
+  const { database, clock, maxTotalSize = MAX_TOTAL_SIZE } = options;
   let puts = 0;
-  const prune = (userId: UserId): Statement => ({ sql: PRUNE, values: [userId, clock.now() - MAX_AGE_MS] });
+  const prune = (userId: UserId): Statement => ({
+    sql: PRUNE,
+    values: [userId, clock.now() - MAX_AGE_MS, maxTotalSize],
+  });
   const get: ResponseStore["get"] = async (userId, id) => {
     const [found] = await database.read(
       row,
@@ -119,7 +128,8 @@ export function createResponseStore(options: { readonly database: Database; read
       return isThere;
     },
     async history(userId, id, maxBytes) {
-      const [sum] = await database.read(lengthRow, `${CHAIN} SELECT sum(size) AS total FROM chain`, [userId, id]);
+      const values = [userId, id, clock.now() - MAX_AGE_MS];
+      const [sum] = await database.read(lengthRow, `${CHAIN} SELECT sum(size) AS total FROM chain`, values);
       const total = sum?.total ?? undefined;
       if (total === undefined) return undefined;
       if (total > 2 * maxBytes) {
@@ -130,7 +140,7 @@ export function createResponseStore(options: { readonly database: Database; read
       const rows = await database.read(
         chainRow,
         `${CHAIN} SELECT responses.previous_id, input, response FROM chain JOIN responses ON user_id = ?1 AND responses.id = chain.id ORDER BY depth DESC`,
-        [userId, id],
+        values,
       );
       if (rows.length === 0 || rows[0]?.previous_id !== null) return undefined;
       return joinItems(...rows.flatMap(({ input, response }) => [input, outputItems(response)]));
