@@ -30,6 +30,8 @@ export interface ResponsesTarget {
 export interface Omissions {
   readonly seals: boolean;
   readonly summary: boolean;
+  /** The wish to get new reasoning back encrypted. */
+  readonly include: boolean;
 }
 
 export interface ResponsesDraft {
@@ -61,7 +63,7 @@ export async function responsesBody(
     store: false,
     stream,
     ...(stream && target.isPadding ? { stream_options: { include_obfuscation: false } } : {}),
-    ...(family.isReasoning ? { include: ["reasoning.encrypted_content"] } : {}),
+    ...(family.isReasoning && !omit.include ? { include: ["reasoning.encrypted_content"] } : {}),
     ...(output.maxTokens === undefined ? {} : { max_output_tokens: Math.max(MIN_OUTPUT_TOKENS, output.maxTokens) }),
     ...(takesSampling ? present("temperature", sampling.temperature) : {}),
     ...(takesSampling ? present("top_p", sampling.topP) : {}),
@@ -74,7 +76,7 @@ export async function responsesBody(
 
 /** The body of `POST /responses/input_tokens`: what of a request counts as its prompt. */
 export async function inputTokensBody(request: ChatRequest, target: ResponsesTarget): Promise<Buffer> {
-  const { fields } = await question(request, target, { seals: false, summary: true });
+  const { fields } = await question(request, target, { seals: false, summary: true, include: true });
   return Buffer.from(JSON.stringify(fields));
 }
 

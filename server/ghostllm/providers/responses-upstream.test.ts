@@ -522,3 +522,10 @@ test("an organisation that gets no summaries gets its answer without one", async
   await foldOf(await provider.chat(request, await model("gpt-5.5"), never));
   assert.deepEqual(lastBody()["reasoning"], { effort: "high" });
 });
+
+test("a model that encrypts no reasoning answers without", async (context) => {
+  const { host, provider, model, lastBody } = await world(context);
+  host.playOnce({ status: { code: 400, message: "Encrypted content is not supported with this model." } });
+  await foldOf(await provider.chat(chat(), await model("gpt-5.5"), never));
+  assert.equal(lastBody()["include"], undefined);
+});

@@ -351,7 +351,7 @@ interface Look {
   readonly timeoutMs: number;
 }
 
-const NOTHING: Omissions = { seals: false, summary: false };
+const NOTHING: Omissions = { seals: false, summary: false, include: false };
 /** A server that has no such route. */
 const NOT_THERE: readonly number[] = [404, 405, 501];
 const KEY_PROBLEMS: readonly ErrorCode[] = ["upstream_auth", "upstream_quota", "key_unreadable"];

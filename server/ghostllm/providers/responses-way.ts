@@ -22,7 +22,7 @@ export interface RelayRules {
   readonly isReference: boolean;
 }
 
-const WHOLE: Omissions = { seals: false, summary: false };
+const WHOLE: Omissions = { seals: false, summary: false, include: false };
 
 export function firstWay(request: ChatRequest, family: ResponsesFamily, rules: RelayRules): Way {
   const dialect = request.origin?.dialect;
@@ -46,6 +46,8 @@ export function nextWay(way: Way, refusal: Refusal, rules: RelayRules): Way | un
     return isMended ? { kind: "own", omit: WHOLE } : undefined;
   }
   const { omit } = way;
+  const isNeverEncrypted = /encrypted content is not supported/i.test(words.message);
+  if (isNeverEncrypted && !omit.include) return { kind: "own", omit: { ...omit, seals: true, include: true } };
   if (isUnread && !omit.seals) return { kind: "own", omit: { ...omit, seals: true } };
   // Organisations that OpenAI has not verified get no summaries.
   const isSummary = words.param === "reasoning.summary" || /reasoning[ .]summar/i.test(words.message);
