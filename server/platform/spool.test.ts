@@ -180,6 +180,21 @@ test("what is staged waits for the next record that may not wait, or for the end
   assert.deepEqual(await written(), ["one", "two", "three", "four", "five", "six"]);
 });
 
+test("a record is read back while it is not released, from whichever segment", async (context) => {
+  const { open } = await setUp(context);
+  const spool = open({ segmentBytes: 100 });
+  const texts = Array.from({ length: 12 }, (_, index) => `${index}:${"r".repeat(40)}`);
+  const positions = texts.map((text) => spool.append([Buffer.from(text)]));
+  for (const [index, position] of positions.entries()) assert.equal(spool.read(position).toString(), texts[index]);
+  spool.release(positions[6] ?? 0);
+  assert.equal(spool.read(positions[6] ?? 0).toString(), texts[6]);
+  assert.throws(() => spool.read(positions[0] ?? 0), /released/);
+  assert.throws(() => spool.read((positions[7] ?? 0) + 1), /damaged/);
+  const staged = spool.stage([Buffer.from("staged")], noLoss);
+  assert.throws(() => spool.read(staged), /not written/);
+  await spool[Symbol.asyncDispose]();
+});
+
 test("in whatever way records are written, they are replayed in their order and at their positions", async (context) => {
   const kinds = fc.constantFrom("append", "stage", "flush", "turn");
   const steps = fc.array(fc.tuple(kinds, fc.integer({ min: 1, max: 400 })), { minLength: 1, maxLength: 60 });

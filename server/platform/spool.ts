@@ -9,7 +9,7 @@
  * 5. Records reach the file in the order of their positions. One that may wait (`stage`) goes there in one `write` with the next that may not
  *    (`append`), at the latest when the turn ends; if that write fails, each that waited is told.
  */
-import { closeSync, ftruncateSync, openSync, readdirSync, statSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readdirSync, readSync, statSync, writeSync } from "node:fs";
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -60,6 +60,8 @@ export interface Spool extends AsyncDisposable {
   stage(parts: readonly Buffer[], onLost: (error: unknown) => void): Position;
   /** Writes what was staged. @throws OperationalError `storage_full`; all of that is lost then. */
   flush(): void;
+  /** The bytes of a record that was written by this process and not released; from the system's cache, since it is young. @throws when it is gone. */
+  read(position: Position): Buffer;
   /** Writes a large body beside the records, off the main thread; the name goes into a record. @throws OperationalError `storage_full` */
   appendLarge(bytes: Buffer): Promise<string>;
   /** A large body by its name; undefined when it is gone. */
@@ -133,7 +135,7 @@ class SegmentedSpool implements Spool {
     this.#earlier = segments.filter((segment) => segment.sizeBytes > 0);
     this.#active = { start: next, file: join(this.folder, segmentName(next)), sizeBytes: 0 };
     try {
-      this.#descriptor = openSync(this.#active.file, "a", 0o600);
+      this.#descriptor = openSync(this.#active.file, "a+", 0o600);
     } catch (error) {
       throw fileError(error, this.#active.file, "written");
     }
@@ -162,6 +164,28 @@ class SegmentedSpool implements Spool {
 
   flush(): void {
     this.#flush(undefined);
+  }
+
+  read(position: Position): Buffer {
+    assert(position < this.#next - this.#staged.length, "the record is not written yet");
+    const isActive = position >= this.#active.start;
+    const segment = isActive ? this.#active : this.#closed.findLast(({ start }) => start <= position);
+    assert(segment !== undefined, "the record was released");
+    const descriptor = isActive ? this.#descriptor : openSync(segment.file, "r");
+    try {
+      const offset = position - segment.start;
+      const header = Buffer.alloc(HEADER_BYTES);
+      readSync(descriptor, header, 0, HEADER_BYTES, offset);
+      const length = header.readUInt32LE(0);
+      assert(length <= MAX_RECORD_BYTES, "the record is damaged");
+      const content = Buffer.alloc(HEADER_BYTES + length);
+      readSync(descriptor, content, 0, content.length, offset);
+      const bytes = recordAt(content, 0);
+      assert(bytes !== undefined, "the record is damaged");
+      return bytes;
+    } finally {
+      if (!isActive) closeSync(descriptor);
+    }
   }
 
   async appendLarge(bytes: Buffer): Promise<string> {
@@ -346,7 +370,7 @@ class SegmentedSpool implements Spool {
     const file = join(this.folder, segmentName(start));
     let descriptor: number;
     try {
-      descriptor = openSync(file, "a", 0o600);
+      descriptor = openSync(file, "a+", 0o600);
     } catch (error) {
       throw storageError(error, file);
     }

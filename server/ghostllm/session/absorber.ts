@@ -73,6 +73,8 @@ export interface Tracked extends LiveAnswer {
   /** Where its first record that is not stored yet stands; undefined when all are. */
   unstoredFrom: Position | undefined;
   attempts: number;
+  /** Bytes of its frames that wait in memory to be decoded. */
+  waitingBytes: number;
   readonly onSettled: ((result: Placement | OperationalError) => void)[];
 }
 
@@ -174,6 +176,7 @@ export class Absorber {
   push(answer: Tracked, change: Change, position: Position, bodyBytes: number): void {
     const sizeBytes = bodyBytes + RECORD_OVERHEAD_BYTES;
     this.#heldBytes += sizeBytes;
+    if (change.kind === "frame") answer.waitingBytes += bodyBytes;
     this.#queue.push({ answer, change, position, sizeBytes });
     if (this.#queue.length === 1) this.#wake?.();
   }
@@ -295,6 +298,7 @@ export class Absorber {
     for (let item = this.#queue[this.#taken]; item !== undefined; item = this.#queue[this.#taken]) {
       this.#taken += 1;
       this.#heldBytes -= item.sizeBytes;
+      if (item.change.kind === "frame") item.answer.waitingBytes -= item.sizeBytes - RECORD_OVERHEAD_BYTES;
       this.#apply(item);
       if (item === last) break;
       if (item.change.kind === "end") ended += 1;
@@ -581,6 +585,7 @@ export function tracked({ answerId, userId, client, task, target, startedAtMs, l
     request: undefined,
     unstoredFrom: undefined,
     attempts: 0,
+    waitingBytes: 0,
     onSettled: [],
   };
 }

@@ -111,3 +111,30 @@ test("a whole answer that cannot be spooled is not shown, and others go on", asy
   await removeFolder(folder);
   assert.deepEqual(JSON.parse(stdout), ["done", "done", "storage_full", "done", "done", "done"]);
 });
+
+test("an answer that comes faster than it is stored is kept in the spool, and not in memory as well", async (context) => {
+  const folder = await makeFolder();
+  context.after(() => removeFolder(folder));
+  await using opened = await openTranscriptAt(folder, { segmentBytes: 300_000 });
+  const recording = await begin(opened.transcript, false);
+  recording.opened(MODEL, DECISION);
+  let kept = 0;
+  let text = "";
+  for (let index = 0; index < 40; index += 1) {
+    const piece = `${index}:${"f".repeat(100_000)};`;
+    const frame = textFrame(piece);
+    const events = () => {
+      kept += 1;
+      return frame.events();
+    };
+    recording.record({ ...frame, events });
+    text += piece;
+  }
+  recording.end({ state: "complete" });
+  const { sessionId } = await opened.transcript.settled(recording.answerId);
+  assert.ok(sessionId !== null);
+  const { entries } = await opened.transcript.get(ada, { sessionId });
+  assert.equal(entries.at(-1)?.text, text);
+  assert.equal(kept, 5);
+  assert.deepEqual(opened.log.lines, []);
+});

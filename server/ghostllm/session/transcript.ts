@@ -16,11 +16,12 @@ import {
 } from "../../../protocol/ids.ts";
 import type { RouteDecision } from "../../../protocol/route.ts";
 import type { SessionWatchUpdate } from "../../../protocol/session.ts";
+import { assert } from "../../base/assert.ts";
 import type { Ids } from "../../base/clock.ts";
 import { BugError, OperationalError, toGhostError } from "../../base/errors.ts";
 import type { Database } from "../../platform/database.ts";
 import type { Actor } from "../../platform/permit.ts";
-import type { Dialect, Frame, Message } from "../stream.ts";
+import type { Dialect, Frame, Message, StreamEvent } from "../stream.ts";
 import { Absorber, type Change, type Tracked, trackedFromBegin } from "./absorber.ts";
 import { type ContextBuffer, createContextBuffer, type Placement } from "./context-buffer.ts";
 import {
@@ -40,6 +41,8 @@ import {
   messageBytes,
   type Outcome,
   openedPart,
+  parseEventBytes,
+  parseRecord,
   recordHeader,
 } from "./transcript-record.ts";
 import { type ReplayOptions, type RequestSource, replayInto, requestFrom } from "./transcript-replay.ts";
@@ -131,6 +134,8 @@ export interface TranscriptOptions extends ReplayOptions {
 
 /** A larger body takes longer to write than the main thread may be held. */
 const LARGE_BODY_BYTES = 256 * 1024;
+/** Frames of one answer that wait in memory; what is beyond is read back from the spool. A stream that is faster than SQLite would else be held twice. */
+const MAX_WAITING_BYTES = 512 * 1024;
 /** Each watcher costs a read for every change of its session; faces have one or two. */
 const MAX_WATCHERS = 256;
 /** Texts of completions are kept to look into, not for ever: this many are some days of typing. */
@@ -429,12 +434,17 @@ class SpooledRecording implements Recording {
     }
     const bytes = frame.dialect === "events" ? eventBytes(frame.events()) : frame.bytes;
     this.#parts.absorber.checkRoom(bytes.length);
-    const change: Change = { kind: "frame", events: () => frame.events() };
-    this.#spool([this.#header.bytes, bytes], {
-      change,
-      sizeBytes: bytes.length,
-      mayWait: this.#parts.isShownWhole,
-    });
+    const { isShownWhole: mayWait } = this.#parts;
+    if (mayWait || this.#tracked.waitingBytes + bytes.length <= MAX_WAITING_BYTES) {
+      const change: Change = { kind: "frame", events: () => frame.events() };
+      this.#spool([this.#header.bytes, bytes], { change, sizeBytes: bytes.length, mayWait });
+    } else {
+      const { options } = this.#parts;
+      let position = -1;
+      const change: Change = { kind: "frame", events: () => spooledEvents(options.spool.read(position), options) };
+      this.#spool([this.#header.bytes, bytes], { change, sizeBytes: 0, mayWait });
+      position = this.#position;
+    }
   }
 
   end(outcome: Outcome): void {
@@ -509,6 +519,12 @@ class Bell {
   ring(): void {
     this.#resolve();
   }
+}
+
+function spooledEvents(bytes: Buffer, { decodeFrame }: TranscriptOptions): readonly StreamEvent[] {
+  const record = parseRecord(bytes);
+  assert(record.kind === "frame", "the record is no frame");
+  return record.dialect === "events" ? parseEventBytes(record.bytes) : decodeFrame(record.dialect, record.bytes);
 }
 
 function describeRequest(request: RecordedRequest, ids: Ids): Begin["request"] {
