@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import type { StreamEvent } from "../stream.ts";
 import { anthropicFrame, decodeAnthropic, hasMessageStop, readSeal } from "./anthropic.ts";
@@ -174,3 +175,42 @@ test("the transcript decodes the same events from the bytes", () => {
   const bytes = sse(delta(0, { type: "text_delta", text: "a" }), end("end_turn"));
   assert.deepEqual(decodeFrame("anthropic-messages", bytes), anthropicFrame(bytes).events());
 });
+
+/** Streams in the provider's own form (`test/fixtures/wire`): what they say, how they end, what they cost. */
+const goldens: readonly (readonly [file: string, says: readonly string[], end: string, usage: string])[] = [
+  ["text", ["text: Bonjour, à bientôt 🌍!"], "stop", "25+0 15"],
+  ["refusal", ["text: Sure, to"], "contentFilter", "25+0 4"],
+  ["overloaded", ["text: The first half"], "upstream_overloaded", "25+0 ?"],
+  [
+    "omitted-thinking-max-tokens",
+    ['reasoning: {"signature":"EqQBCgIYAhIMb21pdHRlZA=="}', "text: Part"],
+    "length",
+    "25+0 64",
+  ],
+  [
+    "thinking-tools",
+    [
+      'reasoning: The user wants the weather in two places.{"signature":"EqQBCgIYAhIMZ29sZGVuc2lnbmF0dXJl"}',
+      "text: I'll look at both.",
+      'toolCall: toolu_01GoldenParis get_weather {"location": "Paris"}',
+      "toolCall: toolu_01GoldenNow get_time ",
+    ],
+    "toolCalls",
+    "20485+18330 117",
+  ],
+];
+for (const [file, says, end, usage] of goldens) {
+  test(`${file}.sse is understood`, () => {
+    const bytes = readFileSync(new URL(`../../../test/fixtures/wire/anthropic/${file}.sse`, import.meta.url));
+    const fold = new AnswerFold().addAll(decodeAnthropic(bytes));
+    const said = fold.blocks.map((block) => {
+      if (block.kind === "toolCall") return `toolCall: ${block.callId} ${block.name} ${block.arguments}`;
+      return `${block.kind}: ${block.text}${block.kind === "reasoning" ? (block.opaque ?? "") : ""}`;
+    });
+    const { promptTokens, cachedTokens, completionTokens } = fold.usage ?? {};
+    assert.deepEqual(said, says);
+    assert.equal(fold.error?.code ?? fold.reason, end);
+    assert.equal(`${promptTokens}+${cachedTokens} ${completionTokens ?? "?"}`, usage);
+    assert.equal(hasMessageStop(bytes), fold.error === undefined);
+  });
+}
