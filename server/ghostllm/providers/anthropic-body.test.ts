@@ -246,6 +246,18 @@ test("errors and images stay in their results", async () => {
   ]);
 });
 
+test("a result that says nothing has no content; one that failed says so much", async () => {
+  const silent = (callId: string, isError: boolean): Part => ({ kind: "toolResult", callId, text: " \n", isError });
+  const parts = [silent("a", false), silent("b", true)];
+  const { body } = await accepted(
+    chat([say("user", "x"), { role: "assistant", parts: [call("a"), call("b")] }, { role: "tool", parts }]),
+  );
+  assert.deepEqual(body.messages.at(-1)?.content, [
+    { type: "tool_result", tool_use_id: "a" },
+    { type: "tool_result", tool_use_id: "b", content: "It failed, and said nothing.", is_error: true },
+  ]);
+});
+
 test("images and files go as what they are", async () => {
   const parts: readonly Part[] = [
     { kind: "image", url: "https://example.org/a.png" },

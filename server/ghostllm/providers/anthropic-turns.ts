@@ -264,7 +264,7 @@ function addResult(draft: Draft, part: Extract<Part, { kind: "toolResult" }>): v
 
 function resultContent({ text, isError }: Extract<Part, { kind: "toolResult" }>, images: readonly ImageBlock[]) {
   if (images.length > 0) return [...textBlock(text), ...images];
-  if (text !== "") return text;
+  if (text.trim() !== "") return text;
   return isError === true ? "It failed, and said nothing." : undefined;
 }
 
