@@ -207,6 +207,10 @@ test("nonsense is answered with an error, and the connection goes on", async () 
   const cases: readonly [frame: string, code: string, param: string | null][] = [
     ["{", "invalid_json", null],
     ["[]", "invalid_json", null],
+    ["", "invalid_json", null],
+    ['{"\\u12', "invalid_json", null],
+    ['{"type":"\\x"}', "invalid_json", null],
+    ['{"type":7}', "invalid_json", null],
     ['{"model":"up/m"}', "invalid_json", null],
     ['{"type":"response.create","model":"up/m","input":"x"', "invalid_json", null],
     ['{"type":"session.update"}', "invalid_params", "type"],

@@ -34,9 +34,9 @@ export interface PreparedResponse {
   readonly request: ChatRequest;
   readonly own: Pick<ResponsesOwn, "isStored" | "previousId" | "echo" | "isCompaction" | "generates">;
   /** What is kept as this request's own, and after which response of the store. */
-  readonly kept: { readonly input: ItemsText; readonly previousId: string | null };
+  kept(): { readonly input: ItemsText; readonly previousId: string | null };
   /** All items, from the conversation's first. */
-  readonly items: ItemsText;
+  items(): ItemsText;
 }
 
 /** @throws UserError `invalid_json` | `invalid_params` | `previous_response_not_found` | `body_too_large` */
@@ -48,10 +48,10 @@ export async function prepareResponse(
   const { actor, signal } = asker;
   const first = await options.bodies.readChat("openai-responses", body, signal);
   const { own } = first.facts;
-  const input = inputItems(body);
   const earlier = own.previousId === undefined ? undefined : await historyOf(options, own.previousId, asker);
-  const items = earlier === undefined ? input : joinItems(earlier.items, input);
-  const whole = earlier === undefined ? body : withInput(body, items, options.maxBodyBytes);
+  // Looking for the input costs as much as parsing it: it is done where somebody needs it.
+  const items = earlier === undefined ? () => inputItems(body) : () => joinItems(earlier.items, inputItems(body));
+  const whole = earlier === undefined ? body : withInput(body, items(), options.maxBodyBytes);
   const read = earlier === undefined ? first : await options.bodies.readChat("openai-responses", whole, signal);
   const { unmatched, include } = read.facts.own;
   if (unmatched !== undefined) {
@@ -63,11 +63,11 @@ export async function prepareResponse(
   return {
     request: chatRequest("openai-responses", whole, read, { actor, values }),
     own,
-    kept:
+    kept: () =>
       earlier?.isStored === true
-        ? { input, previousId: own.previousId ?? null }
+        ? { input: inputItems(body), previousId: own.previousId ?? null }
         : // Nobody else remembers what came before.
-          { input: items, previousId: null },
+          { input: items(), previousId: null },
     items,
   };
 }
@@ -112,12 +112,12 @@ export async function keepResponse(
 ): Promise<void> {
   if (!own.isStored) return;
   // A compaction stands for all that came before it.
-  const { input, previousId } = own.isCompaction ? { input: "", previousId: null } : kept;
+  const { input, previousId } = own.isCompaction ? { input: "", previousId: null } : kept();
   const createdAtMs = clock.now();
   await store.put({ input, previousId, id, userId, response: text, pieces: pieces ?? null, createdAtMs });
 }
 
 /** The whole conversation with this response, for a connection to remember. */
 export function conversationWith({ own, items }: PreparedResponse, { text }: WholeResponse): ItemsText {
-  return joinItems(own.isCompaction ? "" : items, outputItems(text));
+  return joinItems(own.isCompaction ? "" : items(), outputItems(text));
 }

@@ -10,8 +10,9 @@ import type { WebsocketPluginOptions } from "@fastify/websocket";
 import type { WebSocket } from "ws";
 import { errorCatalogue } from "../../../../protocol/errors.ts";
 import { type GhostError, OperationalError, toGhostError, UserError } from "../../../base/errors.ts";
-import { topLevelMembers } from "../../../base/json-scan.ts";
+import { findMembers, topLevelMembers } from "../../../base/json-scan.ts";
 import type { Answer } from "../../../ghostllm/brain.ts";
+import { parseJson } from "../../../ghostllm/frames/json.ts";
 import { sseData } from "../../../ghostllm/frames/sse.ts";
 import type { ChatRequest } from "../../../ghostllm/stream.ts";
 import type { Actor } from "../../../platform/permit.ts";
@@ -94,7 +95,7 @@ export function serveSocket(options: ResponsesOptions, socket: WebSocket, actor:
 
 interface Lane {
   readonly name: string;
-  readonly waiting: Buffer[];
+  readonly waiting: Envelope[];
 }
 
 class Connection {
@@ -121,7 +122,7 @@ class Connection {
     const lane = STREAM_ID.test(envelope.streamId ?? "") ? (envelope.streamId ?? "") : "";
     try {
       if (envelope.type === "response.steer") return this.#refuseSteer(frame);
-      this.#admit(envelope, frame);
+      this.#admit(envelope);
     } catch (thrown) {
       this.#sendError(lane, thrown);
       return;
@@ -132,10 +133,10 @@ class Connection {
     this.#waiting += 1;
     this.#waitingBytes += frame.length;
     if (known !== undefined) {
-      known.waiting.push(frame);
+      known.waiting.push(envelope);
       return;
     }
-    const opened = { name: lane, waiting: [frame] };
+    const opened = { name: lane, waiting: [envelope] };
     this.#lanes.set(lane, opened);
     // Every failure of a frame is told to the client inside.
     void this.#work(opened);
@@ -154,7 +155,7 @@ class Connection {
     for (const lane of this.#lanes.values()) lane.waiting.length = 0;
   }
 
-  #admit({ type, streamId }: Envelope, frame: Buffer): void {
+  #admit({ type, streamId, frame }: Envelope): void {
     const refuse = (field: string, message: string): never => {
       throw new UserError("invalid_params", message, { details: { field } });
     };
@@ -169,25 +170,23 @@ class Connection {
   }
 
   async #work(lane: Lane): Promise<void> {
-    for (let frame = lane.waiting.shift(); frame !== undefined; frame = lane.waiting.shift()) {
-      await this.#answer(lane.name, frame);
+    for (let next = lane.waiting.shift(); next !== undefined; next = lane.waiting.shift()) {
+      await this.#answer(lane.name, next);
       this.#waiting -= 1;
-      this.#waitingBytes -= frame.length;
+      this.#waitingBytes -= next.frame.length;
     }
     this.#lanes.delete(lane.name);
     if (this.#isRetired && this.#lanes.size === 0) this.#leave();
   }
 
-  async #answer(lane: string, frame: Buffer): Promise<void> {
+  async #answer(lane: string, { frame, previousId }: Envelope): Promise<void> {
     using hold = this.#options.open.hold();
     const { controller } = hold;
     this.#working.add(controller);
     const writing = new LaneWriter(this.#socket, lane, controller.signal);
-    let previousId: string | undefined;
     try {
       const recall = (id: string) => this.#recall(id);
       const asker = { actor: this.#actor, signal: controller.signal, recall };
-      previousId = previousIdOf(frame);
       const prepared = await prepareResponse(this.#options, frame, asker);
       const keep = async (whole: WholeResponse) => {
         await keepResponse(this.#options, this.#actor.userId, prepared, whole);
@@ -344,27 +343,34 @@ function noteOf({ model, decision, dropped }: Answer): string {
   return `"x_ghost":${JSON.stringify({ model: model.ref, route: decision.reason, dropped })}`;
 }
 
+/** A frame, and what of it must be known before its turn. */
 interface Envelope {
+  readonly frame: Buffer;
   readonly type: string | undefined;
   readonly streamId: string | undefined;
+  readonly previousId: string | undefined;
 }
 
+/** Without a parse; of a frame that is not JSON the parser says so later. */
 function readEnvelope(frame: Buffer): Envelope {
-  return { type: textMember(frame, "type"), streamId: textMember(frame, "stream_id") };
+  const found = membersOf(frame);
+  const text = (name: string): string | undefined => {
+    const member = found.find(({ key }) => key === name);
+    const value = member === undefined ? "" : frame.toString("utf8", member.valueStart, member.valueEnd);
+    return value.startsWith('"') && value.length >= 2 ? textOf(value) : undefined;
+  };
+  return { frame, type: text("type"), streamId: text("stream_id"), previousId: text("previous_response_id") };
 }
 
-function previousIdOf(frame: Buffer): string | undefined {
-  return textMember(frame, "previous_response_id");
-}
-
-/** The text of a top-level member; undefined where there is none, also in a frame that is not JSON: the parser says so later. */
-function textMember(frame: Buffer, name: string): string | undefined {
+function membersOf(frame: Buffer): ReturnType<typeof findMembers>["found"] {
   try {
-    const member = topLevelMembers(frame).find(({ key }) => key === name);
-    const value: unknown =
-      member === undefined ? undefined : JSON.parse(frame.toString("utf8", member.valueStart, member.valueEnd));
-    return typeof value === "string" ? value : undefined;
+    return findMembers(frame, ["type", "stream_id", "previous_response_id"]).found;
   } catch {
-    return undefined; // Not JSON.
+    return []; // A key that is no JSON text: the frame is refused for what it lacks.
   }
+}
+
+function textOf(json: string): string | undefined {
+  const value = parseJson(json);
+  return typeof value === "string" ? value : undefined;
 }
