@@ -8,6 +8,7 @@ import { present } from "../../../base/optional.ts";
 import type { Message, Opaque, Part } from "../../../ghostllm/stream.ts";
 import { ownCallId } from "./messages-call-id.ts";
 import { openSeal } from "./messages-seal.ts";
+import { type ToolChange, toolAddition, toolRemoval } from "./messages-tools.ts";
 
 const textBlock = z.object({ type: z.literal("text"), text: z.string() });
 const fileSource = z.object({ type: z.literal("file"), file_id: z.string() });
@@ -45,9 +46,12 @@ const otherBlock = (known: ReadonlySet<string>) =>
     .transform(({ type }) => ({ type: OTHER, name: type }));
 const OTHER = "other" as const;
 
+/** What a search of the client's own found among its tools. */
+const toolReference = z.object({ type: z.literal("tool_reference"), tool_name: z.string() });
+
 const resultBlock = z.union([
-  z.discriminatedUnion("type", [textBlock, imageBlock, documentBlock, searchResultBlock]),
-  otherBlock(new Set(["text", "image", "document", "search_result"])),
+  z.discriminatedUnion("type", [textBlock, imageBlock, documentBlock, searchResultBlock, toolReference]),
+  otherBlock(new Set(["text", "image", "document", "search_result", "tool_reference"])),
 ]);
 const toolResultBlock = z.object({
   type: z.literal("tool_result"),
@@ -66,6 +70,8 @@ const knownBlock = z.discriminatedUnion("type", [
   z.object({ type: z.literal("redacted_thinking"), data: z.string() }),
   /** What a conversation was summed up to. */
   z.object({ type: z.literal("compaction"), content: z.string().nullish() }),
+  toolAddition,
+  toolRemoval,
 ]);
 const KNOWN_BLOCKS: ReadonlySet<string> = new Set([
   "text",
@@ -77,14 +83,24 @@ const KNOWN_BLOCKS: ReadonlySet<string> = new Set([
   "thinking",
   "redacted_thinking",
   "compaction",
+  "tool_addition",
+  "tool_removal",
 ]);
 const contentBlock = z.union([knownBlock, otherBlock(KNOWN_BLOCKS)]);
 
-/** Text where only text may stand: `system`, and turns of the system. */
+/** The instructions before the conversation. */
 export const textSchema = z.union([z.string(), z.array(textBlock)]);
+export const effort = z.enum(["low", "medium", "high", "xhigh", "max"]);
+const contentSchema = z.union([z.string(), z.array(contentBlock)]);
 export const messageSchema = z.discriminatedUnion("role", [
-  z.object({ role: z.literal("system"), content: textSchema }),
-  z.object({ role: z.enum(["user", "assistant"]), content: z.union([z.string(), z.array(contentBlock)]) }),
+  z.object({
+    role: z.literal("system"),
+    content: contentSchema.nullish().transform((content) => content ?? []),
+    /** `next_user_message`: once the user has said something else, it is no longer shown. */
+    clear_at: z.string().nullish(),
+    output_config: z.object({ effort: effort.nullish() }).nullish(),
+  }),
+  z.object({ role: z.enum(["user", "assistant"]), content: contentSchema }),
 ]);
 
 type Text = z.infer<typeof textSchema>;
@@ -95,18 +111,22 @@ type ImageBlock = z.infer<typeof imageBlock>;
 type DocumentBlock = z.infer<typeof documentBlock>;
 
 /** Traces of work that a provider did on its side: their answers stand in the text that follows them, so that a model can do without. */
-const SERVER_BLOCKS = /^(server_tool_use|mcp_tool_use|tool_reference|browser_state|.*_tool_result)$/;
+const SERVER_BLOCKS = /^(server_tool_use|mcp_tool_use|mcp_tool_listing|fallback|browser_state|.*_tool_result)$/;
 
 export interface Survey {
   readonly hasImages: boolean;
   readonly hasFiles: boolean;
   /** Extras (`ChatFacts`) for what has no canonical form (2). */
   readonly extras: Readonly<Record<string, unknown>>;
+  readonly toolChanges: readonly ToolChange[];
+  /** The last that a turn of the system asked for. */
+  readonly effort: z.infer<typeof effort> | undefined;
 }
 
 export function survey(turns: readonly Turn[]): Survey {
   const found = { hasImages: false, hasFiles: false };
   const extras: Record<string, unknown> = {};
+  const toolChanges: ToolChange[] = [];
   const look = (block: Block | ResultBlock, isResult: boolean): void => {
     switch (block.type) {
       case "image":
@@ -127,6 +147,15 @@ export function survey(turns: readonly Turn[]): Survey {
       case "other":
         extras[SERVER_BLOCKS.test(block.name) ? block.name : "content_block"] = block.name;
         return;
+      case "tool_reference":
+        toolChanges.push({ kind: "named", name: block.tool_name });
+        return;
+      case "tool_addition":
+        toolChanges.push({ kind: "added", tool: block.tool });
+        return;
+      case "tool_removal":
+        toolChanges.push({ kind: "removed", tool: block.tool });
+        return;
       case "text":
       case "search_result":
       case "tool_use":
@@ -137,7 +166,8 @@ export function survey(turns: readonly Turn[]): Survey {
     }
   };
   for (const { content } of turns) if (typeof content !== "string") for (const block of content) look(block, false);
-  return { ...found, extras };
+  const efforts = turns.flatMap((turn) => (turn.role === "system" ? (turn.output_config?.effort ?? []) : []));
+  return { ...found, extras, toolChanges, effort: efforts.at(-1) };
 }
 
 function hasImage(content: string | readonly { readonly type: "text" | "image" }[]): boolean {
@@ -153,11 +183,15 @@ export function toMessages(system: Text | null | undefined, turns: readonly Turn
   return [
     // Other servers' templates run parts together.
     ...(parts.length === 0 ? [] : [message("system", [{ kind: "text", text: parts.join("\n\n") }])]),
-    ...turns.flatMap(toTurn),
+    ...turns.filter((turn, index) => !isCleared(turn, turns.slice(index + 1))).flatMap(toTurn),
   ];
 }
 
 const message = (role: Message["role"], parts: readonly Part[]): Message => ({ role, parts });
+
+function isCleared(turn: Turn, later: readonly Turn[]): boolean {
+  return turn.role === "system" && turn.clear_at === "next_user_message" && later.some(({ role }) => role === "user");
+}
 
 function toTurn({ role, content }: Turn): readonly Message[] {
   const blocks = typeof content === "string" ? [{ type: "text", text: content } as const] : content;
@@ -166,7 +200,7 @@ function toTurn({ role, content }: Turn): readonly Message[] {
   const rest = blocks.flatMap((block) => (block.type === "tool_result" ? [] : toParts(block)));
   return [
     ...(results.length === 0 ? [] : [message("tool", results)]),
-    ...(rest.length === 0 && results.length > 0 ? [] : [message(role, rest)]),
+    ...(rest.length === 0 && (results.length > 0 || role === "system") ? [] : [message(role, rest)]),
   ];
 }
 
@@ -195,7 +229,7 @@ function sealed(part: Part, seals: ReadonlyMap<string, Opaque>): Part {
   return part.kind === "toolCall" ? { ...part, ...present("opaque", seals.get(part.callId)) } : part;
 }
 
-function toParts(block: Block): readonly Part[] {
+function toParts(block: Block | ResultBlock): readonly Part[] {
   switch (block.type) {
     case "text":
       return textParts(block.text);
@@ -211,7 +245,11 @@ function toParts(block: Block): readonly Part[] {
     }
     case "compaction":
       return textParts(block.content ?? "");
+    case "tool_reference":
+      return textParts(`The tool ${block.tool_name} can be called now.`);
     case "tool_result":
+    case "tool_addition":
+    case "tool_removal":
     case "thinking":
     case "redacted_thinking":
     case "other":
@@ -259,7 +297,7 @@ function searchText({ title, source, content }: z.infer<typeof searchResultBlock
 
 function toResult({ tool_use_id, content, is_error }: z.infer<typeof toolResultBlock>): Part {
   const blocks = typeof content === "string" ? [{ type: "text", text: content } as const] : (content ?? []);
-  const parts = blocks.flatMap((block) => (block.type === "other" ? [] : toParts(block)));
+  const parts = blocks.flatMap(toParts);
   const texts = parts.flatMap((part) =>
     part.kind === "text" ? [part.text] : part.kind === "file" ? ["[a document that cannot be shown here]"] : [],
   );

@@ -208,6 +208,56 @@ test("tools: the client's are functions, Anthropic's own are hosted", () => {
   ]);
 });
 
+test("a deferred tool is offered from where the conversation names it, and a removed one no more", () => {
+  const tool = (name: string, defer_loading?: boolean) => ({ name, input_schema: {}, defer_loading });
+  const names = (more: object, tools: readonly object[] = [tool("search"), tool("a", true), tool("b", true)]) =>
+    facts({ tools, ...more }).tools.map(({ name }) => name);
+  assert.deepEqual(names({}), ["search"]);
+  const turns = [
+    hello,
+    { role: "assistant", content: [{ type: "tool_use", id: "s1", name: "search", input: {} }] },
+    {
+      role: "user",
+      content: [{ type: "tool_result", tool_use_id: "s1", content: [{ type: "tool_reference", tool_name: "b" }] }],
+    },
+  ];
+  assert.deepEqual(names({ messages: turns }), ["search", "b"]);
+  const [part] = parts(messages({ messages: turns })[2]);
+  assert.deepEqual(part, { kind: "toolResult", callId: "s1", text: "The tool b can be called now." });
+  const change = (type: string, tool: object) => ({ role: "system", content: [{ type, tool }] });
+  const changed = [
+    hello,
+    change("tool_addition", { type: "tool_reference", name: "a" }),
+    change("tool_addition", { type: "tool_definition", definition: tool("new") }),
+    change("tool_addition", { type: "mcp_toolset_reference", mcp_server_name: "x" }),
+    change("tool_removal", { type: "tool_reference", name: "search" }),
+  ];
+  assert.deepEqual(names({ messages: changed }), ["a", "new"]);
+  assert.equal(messages({ messages: changed }).length, 1);
+  const hosted = [{ type: "tool_search_tool_bm25_20251119", name: "find" }, tool("a", true)];
+  assert.deepEqual(names({}, hosted), ["find", "a"]);
+});
+
+test("a turn of the system sets the effort, and says what holds for one answer only", () => {
+  const turns = [
+    hello,
+    { role: "system", content: "for now", clear_at: "next_user_message", output_config: { effort: "low" } },
+    { role: "assistant", content: "ok" },
+  ];
+  assert.deepEqual(facts({ messages: turns, output_config: { effort: "high" } }).reasoning, { effort: "low" });
+  assert.equal(messages({ messages: turns }).length, 3);
+  assert.deepEqual(
+    messages({ messages: [...turns, hello] }).map(({ role }) => role),
+    ["user", "assistant", "user"],
+  );
+});
+
+test("what is said to Anthropic about its user is told to nobody else, by a name that no other dialect has", () => {
+  const more = { metadata: { user_id: "u" }, service_tier: "standard_only" };
+  assert.deepEqual(facts(more).extras, { "metadata.user_id": true, "service_tier standard_only": true });
+  assert.deepEqual(facts({ service_tier: "auto" }).extras, {});
+});
+
 test("choices of tools", () => {
   const choice = (tool_choice: object) => {
     const { toolChoice, parallelToolCalls } = facts({ tool_choice });

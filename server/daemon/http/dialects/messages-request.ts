@@ -6,33 +6,14 @@
 import { z } from "zod";
 import { present } from "../../../base/optional.ts";
 import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
-import type { ReasoningOptions, TextFormat, ToolChoice, ToolSpec } from "../../../ghostllm/stream.ts";
+import type { ReasoningOptions, TextFormat } from "../../../ghostllm/stream.ts";
 import { type ChatFacts, checkBody, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
-import { BILLING_HEADER, messageSchema, survey, textSchema, toMessages } from "./messages-blocks.ts";
+import { BILLING_HEADER, effort, messageSchema, survey, textSchema, toMessages } from "./messages-blocks.ts";
+import { toolChoiceSchema, toolSchema, toToolChoice, toTools } from "./messages-tools.ts";
 
 /** Models stop at one of them; more than this nobody sends, and each costs every token a comparison. */
 const MAX_STOPS = 64;
 
-const CLIENT_TOOL = "custom";
-const tool = z.union([
-  z.object({
-    /** Anthropic's word for a tool that the client runs. */
-    type: z.literal(CLIENT_TOOL).nullish(),
-    name: z.string().min(1).max(256),
-    description: z.string().nullish(),
-    input_schema: z.looseObject({}),
-    strict: z.boolean().nullish(),
-  }),
-  /** One of Anthropic's own: it has no schema, because its models know it. */
-  z.looseObject({ type: z.string().refine((type) => type !== CLIENT_TOOL), name: z.string().nullish() }),
-]);
-const parallel = { disable_parallel_tool_use: z.boolean().nullish() };
-const toolChoice = z.discriminatedUnion("type", [
-  z.object({ type: z.literal("auto"), ...parallel }),
-  z.object({ type: z.literal("any"), ...parallel }),
-  z.object({ type: z.literal("none"), ...parallel }),
-  z.object({ type: z.literal("tool"), name: z.string().min(1), ...parallel }),
-]);
 const jsonFormat = z.object({ type: z.literal("json_schema"), schema: z.looseObject({}) });
 const display = { display: z.enum(["summarized", "omitted"]).nullish() };
 const thinking = z.discriminatedUnion("type", [
@@ -52,17 +33,16 @@ const shape = {
   top_p: z.number().min(0).max(1).nullish(),
   top_k: z.int().nonnegative().nullish(),
   stop_sequences: z.array(z.string()).max(MAX_STOPS).nullish(),
-  tools: z.array(tool).max(MAX_TOOLS).nullish(),
-  tool_choice: toolChoice.nullish(),
+  tools: z.array(toolSchema).max(MAX_TOOLS).nullish(),
+  tool_choice: toolChoiceSchema.nullish(),
   thinking: thinking.nullish(),
-  output_config: z
-    .looseObject({ effort: z.enum(["low", "medium", "high", "xhigh", "max"]).nullish(), format: jsonFormat.nullish() })
-    .nullish(),
+  output_config: z.looseObject({ effort: effort.nullish(), format: jsonFormat.nullish() }).nullish(),
   /** The same under its older name. */
   output_format: jsonFormat.nullish(),
 };
 const requestSchema = z.looseObject(shape);
 type Request = z.infer<typeof requestSchema>;
+type Effort = z.infer<typeof effort> | undefined;
 const FIELDS: ReadonlySet<string> = new Set(Object.keys(shape));
 
 /** What the writer of an answer needs to know. */
@@ -81,7 +61,7 @@ export const MESSAGES_MEMBERS: readonly string[] = ["model"];
 export function parseMessages(body: Buffer): ParsedChat<MessagesOwn> {
   const request = checkBody(requestSchema, body);
   const { messages, system, tools, tool_choice: choice } = request;
-  const { hasImages, hasFiles, extras } = survey(messages);
+  const { hasImages, hasFiles, extras, toolChanges, effort: turnEffort } = survey(messages);
   const facts: ChatFacts<MessagesOwn> = {
     model: request.model,
     stream: request.stream ?? false,
@@ -95,10 +75,10 @@ export function parseMessages(body: Buffer): ParsedChat<MessagesOwn> {
       ...present("topP", request.top_p),
       ...present("topK", request.top_k === 0 ? undefined : request.top_k),
     },
-    tools: (tools ?? []).map(toTool),
+    tools: toTools(tools ?? [], toolChanges),
     toolChoice: toToolChoice(choice),
     ...(choice?.disable_parallel_tool_use === true ? { parallelToolCalls: false } : {}),
-    ...present("reasoning", reasoningOf(request)),
+    ...present("reasoning", reasoningOf(request, turnEffort)),
     ...present("cacheKey", sessionOf(request["metadata"])),
     hasImages,
     hasFiles,
@@ -112,12 +92,15 @@ export function parseMessages(body: Buffer): ParsedChat<MessagesOwn> {
 /** What an upstream of another dialect cannot be told, by the name it has in Anthropic's. */
 function ownExtras(request: Request, body: Buffer): Readonly<Record<string, unknown>> {
   const { effort: _effort, format: _format, ...moreConfig } = request.output_config ?? {};
-  const { mcp_servers: servers, ...more } = extrasOf(request, FIELDS);
+  const { mcp_servers: servers, metadata: about, service_tier: tier, ...more } = extrasOf(request, FIELDS);
   const { system } = request;
   const isBilled = Array.isArray(system) && system.some(({ text }) => text.startsWith(BILLING_HEADER));
   return {
     ...more,
     ...(Array.isArray(servers) && servers.length === 0 ? {} : present("mcp_servers", servers)),
+    // By names that no other dialect has: what they say is meant for Anthropic.
+    ...(about === undefined ? {} : { "metadata.user_id": true }),
+    ...(tier === "standard_only" ? { "service_tier standard_only": true } : {}),
     ...Object.fromEntries(Object.entries(moreConfig).map(([key, value]) => [`output_config.${key}`, value])),
     ...(request.thinking?.type === "between_tools" ? { "thinking between_tools": true } : {}),
     ...(body.includes('"cache_control"') ? { cache_control: true } : {}),
@@ -132,39 +115,18 @@ function formatOf({ output_config: config, output_format: older }: Request): Tex
     : { kind: "schema", name: "answer", schema: format.schema };
 }
 
-function toTool(entry: z.infer<typeof tool>): ToolSpec {
-  if (!isClientTool(entry)) return { kind: "hosted", name: entry.name ?? entry.type, spec: entry };
-  const { name, description, input_schema: parameters, strict } = entry;
-  return { kind: "function", name, description: description ?? undefined, parameters, ...present("strict", strict) };
-}
-
-type Tool = z.infer<typeof tool>;
-const isClientTool = (entry: Tool): entry is Extract<Tool, { input_schema: object }> =>
-  entry.type === CLIENT_TOOL || entry.type === null || entry.type === undefined;
-
-function toToolChoice(choice: Request["tool_choice"]): ToolChoice {
-  switch (choice?.type) {
-    case undefined:
-    case "auto":
-      return "auto";
-    case "any":
-      return "required";
-    case "none":
-      return "none";
-    case "tool":
-      return { name: choice.name };
-  }
-}
-
 /** `effort` alone says how much, not whether: models that think by themselves do. */
-function reasoningOf({ thinking: how, output_config: config }: Request): ReasoningOptions | undefined {
+function reasoningOf(
+  { thinking: how, output_config: config }: Request,
+  turnEffort: Effort,
+): ReasoningOptions | undefined {
   if (how?.type === "disabled") return { effort: "none" };
-  const effort = present("effort", config?.effort);
-  if (how === null || how === undefined) return effort.effort === undefined ? undefined : effort;
+  const asked = present("effort", turnEffort ?? config?.effort);
+  if (how === null || how === undefined) return asked.effort === undefined ? undefined : asked;
   // The older form always shows its thinking.
   const isShown = how.display === undefined || how.display === null ? undefined : how.display === "summarized";
-  if (how.type !== "enabled") return { ...effort, ...present("isShown", isShown) };
-  return { ...effort, budgetTokens: how.budget_tokens, isShown: isShown ?? true };
+  if (how.type !== "enabled") return { ...asked, ...present("isShown", isShown) };
+  return { ...asked, budgetTokens: how.budget_tokens, isShown: isShown ?? true };
 }
 
 function viewOf(how: Request["thinking"]): MessagesOwn["thinking"] {
