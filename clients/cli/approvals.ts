@@ -62,7 +62,6 @@ async function ask(asker: Asker, entry: Waiting, waiting: Map<string, Waiting>):
   const { approval, settled } = entry;
   const { api, input, output, signal } = asker;
   const either = AbortSignal.any([signal, settled.signal]);
-  if (either.aborted) return;
   const key = await input.askKey(() => printQuestion(output, approval), ["a", "d"], either);
   if (key === undefined) return;
   waiting.delete(approval.id);

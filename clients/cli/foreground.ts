@@ -1,6 +1,7 @@
 /** Runs the daemon as a child in the foreground: its end is ours, Ctrl-C is its drain. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { checkPrivateFolder } from "../../protocol/node/private-place.ts";
 import type { CliContext } from "./context.ts";
 import { untilReady } from "./daemon-process.ts";
 
@@ -32,8 +33,9 @@ export function passSignalsOn(child: ChildProcess, onFirst: () => void): AbortSi
   return first.signal;
 }
 
-/** @returns the daemon's exit code, 1 where a signal ended it. */
-export async function runForeground(args: readonly string[], { output }: CliContext): Promise<number> {
+/** @returns the daemon's exit code, 1 where a signal ended it. @throws GhostApiError `folder_unusable` before it is started. */
+export async function runForeground(args: readonly string[], { output, locations }: CliContext): Promise<number> {
+  await checkPrivateFolder(locations.runtimeDir);
   // In a group of its own, so that Ctrl-C reaches it once, through us.
   const child = spawn(process.execPath, args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
   const exited = once(child, "close");

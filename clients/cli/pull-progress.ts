@@ -39,8 +39,6 @@ export function createPullProgress(output: Output): PullProgress {
     output.note(text);
   };
   const draw = (update: ProgressUpdate) => {
-    clearTimeout(pending);
-    pending = undefined;
     shownAtMs = performance.now();
     const text = describeProgress(update.receivedBytes, update.totalBytes, rate(samples));
     if (!isTerminal) return output.note(text);

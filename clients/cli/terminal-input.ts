@@ -32,7 +32,7 @@ export interface TerminalInput extends Disposable {
   watchKeys(onInterrupt: () => void): Disposable;
   /**
    * Shows a question and waits for one of `keys`; undefined when the signal aborts first, or when the user leaves it with Escape (or, where a line
-   * is being typed, Ctrl-C).
+   * is being typed, Ctrl-C). What is settled already is not shown.
    */
   askKey(showQuestion: () => void, keys: readonly string[], signal: AbortSignal): Promise<string | undefined>;
 }
@@ -91,6 +91,7 @@ class Keyboard implements TerminalInput {
   }
 
   async askKey(showQuestion: () => void, keys: readonly string[], signal: AbortSignal): Promise<string | undefined> {
+    if (signal.aborted) return undefined;
     const line = this.#line;
     const typed = line?.reader?.line ?? "";
     if (line?.reader !== undefined) {
@@ -101,7 +102,6 @@ class Keyboard implements TerminalInput {
     this.#listen();
     const answer = await new Promise<string | undefined>((resolve) => {
       signal.addEventListener("abort", () => resolve(undefined), { once: true });
-      if (signal.aborted) resolve(undefined);
       this.#question = (key) => {
         if (key === undefined || keys.includes(key)) resolve(key);
       };

@@ -67,6 +67,30 @@ test("Ctrl-C cancels the answer and not the program; the next message is answere
   assert.equal(await terminal.exitCode(), 0);
 });
 
+test("a message between two Ctrl-C makes them two, and a SIGINT from elsewhere ends nothing", options, async () => {
+  const command = ["sh", "-c", 'echo "pid $$"; exec "$@"', "sh", process.execPath, GHOST, "chat", "-m", "fake/talker"];
+  await using terminal = await openTerminal({
+    command,
+    env: { ...daemon.env, NO_COLOR: "1", PATH: process.env["PATH"] ?? "" },
+  });
+  const pid = Number(/pid (\d+)/.exec(await terminal.waitFor(/pid \d+\n[^]*you>$/))?.[1]);
+  await terminal.press("C-c");
+  await terminal.waitFor(/Ctrl-C again, or Ctrl-D, ends the program\)\nyou>$/);
+  await terminal.type("still here");
+  await terminal.press("Enter");
+  await terminal.waitFor(/still here[^]+Fine answer\.[^]+you>$/);
+  await terminal.press("C-c");
+  await terminal.waitFor(/Fine answer\.[^]+Ctrl-C again, or Ctrl-D, ends the program\)\nyou>$/);
+  for (const text of ["once", "twice"]) {
+    process.kill(pid, "SIGINT");
+    await terminal.type(text);
+    await terminal.press("Enter");
+    await terminal.waitFor(new RegExp(`you> ${text}\\n[^]*Fine answer\\.[^]+you>$`));
+  }
+  await terminal.press("C-d");
+  assert.equal(await terminal.exitCode(), 0);
+});
+
 test("what is typed while an answer streams is kept for the next line", options, async () => {
   await using terminal = await openChat();
   host.playOnce({ tokens: ["Streaming"], fault: { kind: "hang", afterTokens: 1 } });
@@ -146,7 +170,7 @@ test("a failing answer is shown with its advice, and the conversation goes on", 
   host.playOnce({ status: { code: 401, body: "json", message: "bad key" } });
   await terminal.type("fail");
   await terminal.press("Enter");
-  await terminal.waitFor(/Set the right key for this provider\.[^]*you>$/);
+  await terminal.waitFor(/fake answered 401[^\n]*\n {2}.+`ghost keys set`[^]*you>$/);
   await terminal.type("succeed");
   await terminal.press("Enter");
   await terminal.waitFor(/succeed[^]+Fine answer\.[^]+you>$/);

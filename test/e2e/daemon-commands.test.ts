@@ -1,10 +1,11 @@
 /** The daemon's life by command: start, stop, status, doctor, logs, and the words when it is not there. */
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { startOpenAiHost } from "../fakes/openai-host.ts";
 import { GHOST, runGhost, spawnGhost, spawnProgram } from "../support/cli.ts";
 import { prepareFolder, startTestDaemon } from "../support/daemon.ts";
 import { type TestFolder, testFolder } from "../support/folder.ts";
@@ -15,11 +16,12 @@ const errorSchema = z.object({ error: z.object({ code: z.string(), advice: z.str
 /** Folders for a daemon that the test starts by command; it is stopped in the end, whatever happens. */
 function commandFolder(config = "[http]\nport = 0\n[providers.ollama]\ndiscover = false\n") {
   const folder: TestFolder = testFolder();
-  const { env, dataDir, configFile, wardenFile } = prepareFolder(folder, { config });
+  const { env, dataDir, runtimeDir, configFile, wardenFile } = prepareFolder(folder, { config });
   return {
     folder,
     env,
     dataDir,
+    runtimeDir,
     configFile,
     wardenFile,
     ghost: (...args: readonly string[]) => runGhost(args, { env }),
@@ -80,6 +82,38 @@ test("start --foreground ends with the daemon, which SIGINT drains", async () =>
   running.signal("SIGINT");
   assert.equal((await running.finished).code, 0);
   assert.equal((await place.ghost("status")).code, 1);
+});
+
+test("one Ctrl-C that arrives twice, from the terminal and from npm, drains all the same", async () => {
+  await using host = await startOpenAiHost({ models: ["m"] });
+  const upstream = `[providers.compatible.up]\nbase_url = "${host.baseUrl}"\n`;
+  await using place = commandFolder(`[http]\nport = 0\n[providers.ollama]\ndiscover = false\n${upstream}`);
+  const running = spawnGhost(["start", "--foreground"], { env: place.env });
+  await running.waitFor(/runs in the foreground/);
+  host.playOnce({ tokens: ["The ", "whole ", "answer."], msPerToken: 700 });
+  const asking = spawnGhost(["chat", "-m", "up/m", "go"], { env: place.env });
+  await asking.waitFor(/The /);
+  running.signal("SIGINT");
+  await running.waitFor(/stopping; answers/);
+  running.signal("SIGINT");
+  assert.equal((await asking.finished).stdout, "The whole answer.\n");
+  assert.equal((await running.finished).code, 0);
+});
+
+test("a runtime folder that is open to others is refused before anything is started in it", async () => {
+  await using place = commandFolder();
+  const folder = place.runtimeDir;
+  mkdirSync(folder, { recursive: true });
+  chmodSync(folder, 0o755);
+  for (const args of [["start"], ["start", "--foreground"], ["chat", "hello"]]) {
+    const { code, stderr } = await place.ghost(...args);
+    assert.equal(code, 1, args.join(" "));
+    assert.match(stderr, /is open to other users \(mode 0755\): chmod 700/, args.join(" "));
+    assert.equal(statSync(folder).mode & 0o777, 0o755, "it is left as it was");
+    assert.deepEqual(readdirSync(folder), []);
+  }
+  chmodSync(folder, 0o700);
+  assert.equal((await place.ghost("start")).code, 0);
 });
 
 test("without a daemon, commands fail with the remedy, for people and for programs", async () => {

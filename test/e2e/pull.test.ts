@@ -128,19 +128,42 @@ test("another face that answers first is shown, and the work goes on", options, 
   assert.equal(await terminal.exitCode(), 0);
 });
 
+test("a question that others have settled meanwhile is not shown when its turn comes", options, async () => {
+  host.script([{ kind: "stall", afterBytes: 5 * MIB }]);
+  await using terminal = await openPull("patient");
+  await terminal.waitFor(/\[a\]llow once \/ \[d\]eny/);
+  const known = await openQuestions();
+  using other = await asking.connect("other-face");
+  const pulling = Array.fromAsync(
+    other.api.model.pull({ source: `${host.origin}/second.gguf` }, AbortSignal.timeout(60_000)),
+  );
+  pulling.catch(() => {}); // It is denied below.
+  let second: string | undefined;
+  while (second === undefined) [second] = await openQuestions(known);
+  await other.api.approval.respond({ id: second, outcome: "reject_once" }, AbortSignal.timeout(10_000));
+  await assert.rejects(pulling, { code: "denied" });
+  await terminal.waitFor(/\(denied by /);
+  await terminal.press("a");
+  const screen = await terminal.waitFor(/allowed once[^]+\[█+░+\] +[1-9]\d? % +.+ MiB of 6\.7 MiB/);
+  assert.doesNotMatch(screen, /second\.gguf/);
+  assert.equal(screen.match(/GhostWarden asks/g)?.length, 1);
+  await terminal.press("C-c");
+  assert.equal(await terminal.exitCode(), 130);
+});
+
 async function openPull(name: string): Promise<Terminal> {
   const command = [process.execPath, GHOST, "models", "pull", source(), "--name", name];
   return await openTerminal({ command, env: { ...asking.env, NO_COLOR: "1" } });
 }
 
-/** The ids of what GhostWarden asks now. */
-async function openQuestions(): Promise<readonly string[]> {
+/** The ids of what GhostWarden asks now, but for those that are known. */
+async function openQuestions(known: readonly string[] = []): Promise<readonly string[]> {
   using client = await asking.connect("looker");
   const ids: string[] = [];
   const stop = AbortSignal.timeout(500);
   try {
     for await (const update of client.api.approval.watch({}, stop)) {
-      if (update.kind === "asked") ids.push(update.approval.id);
+      if (update.kind === "asked" && !known.includes(update.approval.id)) ids.push(update.approval.id);
       if (ids.length > 0) break;
     }
   } catch (error) {

@@ -2,7 +2,6 @@
 import type { Command } from "commander";
 import { z } from "zod";
 import type { DaemonStatus } from "../../../protocol/daemon.ts";
-import { checkPrivateFolder } from "../../../protocol/node/private-place.ts";
 import type { CliContext, Runner } from "../context.ts";
 import {
   type DaemonOptions,
@@ -53,7 +52,6 @@ async function start(context: CliContext, options: z.output<typeof startOptions>
   const { output, folders, signal } = context;
   const daemon: DaemonOptions = { ...folders, config: options.config, port: options.port };
   if (isRoot()) output.note(ROOT_WARNING, "yellow");
-  await checkPrivateFolder(context.locations.runtimeDir);
   if (options.foreground) return await runForeground(daemonArguments(daemon), context);
   const started = await ensureDaemon(daemon, signal);
   const { alreadyRunning, pid, http, socket, version } = started;
