@@ -258,6 +258,13 @@ test("what is said to Anthropic about its user is told to nobody else, by a name
   assert.deepEqual(facts({ service_tier: "auto" }).extras, {});
 });
 
+test("sampling: 0 as top_k asks for nothing", () => {
+  const more = { temperature: 0.5, top_p: 0.9, top_k: 0, stop_sequences: ["END"] };
+  const { sampling, output } = facts(more);
+  assert.deepEqual([sampling, output.stop], [{ temperature: 0.5, topP: 0.9 }, ["END"]]);
+  assert.deepEqual(facts({ top_k: 7 }).sampling, { topK: 7 });
+});
+
 test("choices of tools", () => {
   const choice = (tool_choice: object) => {
     const { toolChoice, parallelToolCalls } = facts({ tool_choice });
@@ -299,7 +306,7 @@ test("a session keeps its cache, a person's id goes nowhere", () => {
 });
 
 test("ids of calls that Anthropic would refuse travel encoded and come back", () => {
-  for (const id of ["call_1", "toolu_01A-b", "functions.read:0", "ghost_x", "ä", "a b"]) {
+  for (const id of ["call_1", "toolu_01A-b", "functions.read:0", "ghost_x", "ghost_YSBi", "ä", "a b"]) {
     assert.match(wireCallId(id), /^[A-Za-z0-9_-]+$/);
     assert.equal(ownCallId(wireCallId(id)), id);
   }

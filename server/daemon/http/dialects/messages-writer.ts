@@ -153,7 +153,6 @@ class MessagesWriter implements StreamWriter {
     }
     if (block.kind !== "reasoning") return this.#isHeld ? "" : this.#stop();
     const hasText = text !== "";
-    if (!hasText && opaque === undefined) return "";
     const seal = toWireSeal(this.#options.maker, opaque, hasText);
     if ("redacted" in seal) {
       // With text, it was shown as thinking already; its maker's answer then has no such seal.
