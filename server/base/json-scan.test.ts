@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { findMembers, jsonExcess, setMembers, topLevelMembers } from "./json-scan.ts";
+import { arrayElements, findMembers, jsonExcess, setMembers, topLevelMembers } from "./json-scan.ts";
 
 const set = (json: string, values: Record<string, string>) => setMembers(Buffer.from(json), values).toString("utf8");
 
@@ -71,4 +71,20 @@ test("depth and values are counted outside of strings, also in broken text", () 
   assert.equal(excess('{"a":"[[[[,,,,,,\\"[["}'), undefined);
   assert.equal(excess("[1,2,3,4,5,6,7]"), "values");
   assert.equal(excess("[{},{},{}]"), "values");
+});
+
+test("an array's elements are found at any spacing, and what is broken ends them", () => {
+  const elements = (text: string) => arrayElements(Buffer.from(text)).map(String);
+  assert.deepEqual(elements("[]"), []);
+  assert.deepEqual(elements(' [ 1 , "a,]" ,{"b":[2,3]}, [4] ,null ] '), ["1", '"a,]"', '{"b":[2,3]}', "[4]", "null"]);
+  assert.deepEqual(elements('[1,"open'), ["1", '"open']);
+  fc.assert(
+    fc.property(fc.array(fc.jsonValue()), fc.nat(2), (values, spaces) => {
+      const text = JSON.stringify(values, null, spaces);
+      assert.deepEqual(
+        elements(text).map((element) => JSON.parse(element)),
+        JSON.parse(text),
+      );
+    }),
+  );
 });

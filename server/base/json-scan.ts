@@ -110,6 +110,21 @@ export function topLevelMembers(json: Buffer): readonly Member[] {
   }
 }
 
+/** The texts of an array's elements, in their order. */
+export function arrayElements(json: Buffer): readonly Buffer[] {
+  const elements: Buffer[] = [];
+  let at = json.indexOf(OPEN_BRACKET) + 1;
+  for (;;) {
+    at = skipSpace(json, at);
+    if (json[at] === COMMA) at = skipSpace(json, at + 1);
+    if (at >= json.length || json[at] === CLOSE_BRACKET) return elements;
+    const end = skipValue(json, at);
+    if (end <= at) return elements;
+    elements.push(json.subarray(at, end));
+    at = end;
+  }
+}
+
 function skipSpace(json: Buffer, from: number): number {
   let at = from;
   while (json[at] === 0x20 || json[at] === 0x0a || json[at] === 0x0d || json[at] === 0x09) at += 1;
@@ -135,6 +150,7 @@ function skipValue(json: Buffer, from: number): number {
       at < json.length &&
       json[at] !== COMMA &&
       json[at] !== CLOSE_BRACE &&
+      json[at] !== CLOSE_BRACKET &&
       json[at] !== 0x20 &&
       json[at] !== 0x0a &&
       json[at] !== 0x0d &&

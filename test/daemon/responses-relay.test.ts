@@ -85,31 +85,50 @@ function checkRelayed(text: string): ReadResponse {
   return z.custom<ReadResponse>().parse(events.at(-1)?.["response"]);
 }
 
+const kinds = (items: unknown) =>
+  z
+    .array(z.looseObject({ type: z.string() }))
+    .parse(items)
+    .map(({ type }) => type);
+const all = ["message", "reasoning", "message", "function_call", "function_call_output"];
+
 test("what is kept is kept here: OpenAI is told not to, gives its thinking back sealed, and gets it again", async () => {
-  gpt.playOnce(thinks);
   const model = `openai/${GPT}`;
   const client = new OpenAI({ baseURL: `${daemon.http}/v1`, apiKey: daemon.modelKey, maxRetries: 0 });
-  const stream = await client.responses.create({ model, input: "look", stream: true, ...asking });
+  gpt.playOnce(thinks);
+  const stream = await client.responses.create({ model, input: "look", stream: true, metadata: { a: "b" }, ...asking });
   let id = "";
   for await (const event of stream) if (event.type === "response.completed") id = event.response.id;
   assert.deepEqual([lastJson().store, lastJson().include], [false, ["reasoning.encrypted_content"]]);
   const kept = await client.responses.retrieve(id);
-  assert.deepEqual(
-    kept.output.map(({ type }) => type),
-    ["reasoning", "message", "function_call"],
-  );
+  assert.deepEqual([kinds(kept.output), kept.metadata], [["reasoning", "message", "function_call"], { a: "b" }]);
   gpt.playOnce({ blocks: [{ kind: "text", deltas: ["Done."] }] });
   const next = await client.responses.create({ model, input: [OUTPUT], previous_response_id: id, ...asking });
-  assert.equal(next.output_text, "Done.");
+  assert.deepEqual([next.output_text, next.previous_response_id], ["Done.", id]);
   assert.match(lastBody(), /"encrypted_content":"(?!ghost1:)/);
-  assert.deepEqual(
-    z
-      .array(z.looseObject({ type: z.string() }))
-      .parse(lastJson().input)
-      .map(({ type }) => type),
-    ["message", "reasoning", "message", "function_call", "function_call_output"],
-  );
-  const replay = await call(daemon, `/v1/responses/${id}?stream=true`);
+  assert.deepEqual(kinds(lastJson().input), all);
+  assert.equal((await call(daemon, `/v1/responses/${id}?stream=true`)).status, 200);
+});
+
+const asItem = (item: string | object) =>
+  typeof item === "string" ? { type: "message", role: "user", content: item } : item;
+
+test("what only OpenAI can run is relayed, and kept here all the same", async () => {
+  const tools = [READ, { type: "web_search" as const }];
+  gpt.playOnce(thinks);
+  const first = await post({ model: `openai/${GPT}`, input: "look", ...asking, tools });
+  assert.match(lastBody(), /"web_search"/);
+  assert.deepEqual([lastJson().store, lastJson().include], [false, ["reasoning.encrypted_content"]]);
+  gpt.playOnce({ blocks: [{ kind: "text", deltas: ["Done."] }] });
+  const body = { model: `openai/${GPT}`, input: [OUTPUT], previous_response_id: first.id, ...asking, tools };
+  assert.equal(textOfResponse(await post(body)), "Done.");
+  assert.deepEqual(kinds(lastJson().input), all);
+  assert.match(lastBody(), /"encrypted_content":"(?!ghost1:)/);
+  gpt.playOnce({ blocks: [{ kind: "text", deltas: ["Again."] }] });
+  const named = first.output.map(({ id }) => ({ type: "item_reference", id }));
+  await post({ model: `openai/${GPT}`, input: ["look", ...named, OUTPUT].map(asItem), ...asking, tools });
+  assert.deepEqual(kinds(lastJson().input), all);
+  const replay = await call(daemon, `/v1/responses/${first.id}?stream=true`);
   assert.equal(replay.status, 410, "the numbers of OpenAI's events are not kept");
 });
 
@@ -182,7 +201,8 @@ test("OpenAI's error before the first event has its status; one in its stream en
     blocks: [{ kind: "text", deltas: ["a", "b", "c"] }],
     fault: { kind: "cut", afterTokens: 2, where: "between-frames", how: "reset" },
   });
-  const cut = await call(daemon, "/v1/responses", { body: { model: `openai/${GPT}`, input: "x", stream: true } });
+  const body = { model: `openai/${GPT}`, input: "x", stream: true, store: false };
+  const cut = await call(daemon, "/v1/responses", { body });
   const events = eventsOf(cut.text);
   assert.deepEqual([cut.isCut, events.at(-1)?.type], [true, "error"]);
   assert.deepEqual(

@@ -199,6 +199,27 @@ test("what is not kept is not known: store false, an unknown id, a deleted one, 
   await assert.rejects(client.responses.delete(kept.id), { status: 404 });
 });
 
+test("items of kept responses may be named instead of sent", async () => {
+  const first = await answer({ ...calls("read"), tokens: ["I look."] }, { input: "look", tools: [read] });
+  const named = first.output.map(({ id, type }) => (type === "message" ? { id } : { type: "item_reference", id }));
+  const output = { type: "function_call_output", call_id: "call_0", output: "found" };
+  const second = await answer({ tokens: ["ok"] }, { input: [{ role: "user", content: "look" }, ...named, output] });
+  const { messages } = asked();
+  assert.deepEqual(
+    messages.map(({ role, content, tool_calls }) => [role, content, tool_calls?.length]),
+    [
+      ["user", "look", undefined],
+      ["assistant", "I look.", 1],
+      ["tool", "found", undefined],
+    ],
+  );
+  await client.responses.delete(first.id);
+  await answer({ tokens: 1 }, { input: "and?", previous_response_id: second.id });
+  assert.equal(asked().messages.length, 5, "what was named is kept with the response that it was named for");
+  const gone = await post({ input: named });
+  assert.deepEqual([gone.status, errorOf(gone).code, errorOf(gone).param], [404, "response_not_found", "input"]);
+});
+
 test("OpenAI's SDK streams, parses, reads again, lists items", async () => {
   host.playOnce({ tokens: ["Hel", "lo"] });
   const streamed = client.responses.stream({ model: "up/m", input: "hi", instructions: "Answer." });
@@ -265,7 +286,6 @@ test("what only a provider could keep is refused, field by field, before any mod
     [{ input: "x", background: true }, "background"],
     [{ input: "x", conversation: "conv_1" }, "conversation"],
     [{ input: "x", prompt: { id: "pmpt_1" } }, "prompt"],
-    [{ input: [{ type: "item_reference", id: "msg_1" }] }, "input.0"],
     [{ input: [{ role: "robot", content: "x" }] }, "input.0.role"],
     [{ input: [{ type: "function_call", call_id: "c", name: "n" }] }, "input.0.arguments"],
     [{ input: "x", temperature: 3 }, "temperature"],

@@ -282,9 +282,10 @@ test("every table of the daemon's database says whose each row is, and the rows 
   });
   await call(daemon, "/v1/chat/completions", { body: ask("up/m", { stream: true }) });
   await call(daemon, "/v1/completions", { body: { model: "up/m", prompt: "x" } });
+  await call(daemon, "/v1/responses", { body: { model: "up/m", input: "x", store: true } });
   using client = await daemon.connect();
   const { sessions } = await client.api.session.list({}, soon());
-  assert.equal(sessions.length, 1);
+  assert.equal(sessions.length, 2);
   const file = `${daemon.dataDir}/ghost.db`;
   const text = z.object({ name: z.string() });
   const tables = z.array(text).parse(await query(file, "SELECT name FROM sqlite_master WHERE type = 'table'"));

@@ -1,7 +1,8 @@
 /**
  * What both carriers of the Responses API share: a request with its conversation, the head of its response, and what is kept of it.
  * 1. A request that goes on from an earlier response is made whole here: no upstream is asked for a conversation that it would have to keep.
- * 2. An upstream of the same dialect is never asked to keep what we keep: it gets `store: false` and gives its sealed thinking back.
+ * 2. An upstream of the same dialect is never asked to keep what we keep: it gets `store: false`. What we keep is written by us, so that it can be read
+ *    again as it was; it is relayed only where nothing else could carry what it asks.
  */
 import type { UserId } from "../../../../protocol/ids.ts";
 import type { Ids } from "../../../base/clock.ts";
@@ -10,7 +11,7 @@ import type { Answer } from "../../../ghostllm/brain.ts";
 import { sealOpaque } from "../../../ghostllm/frames/opaque.ts";
 import type { ChatRequest } from "../../../ghostllm/stream.ts";
 import type { Actor } from "../../../platform/permit.ts";
-import { inputItems, type ItemsText, joinItems, outputItems, withInput } from "./responses-body.ts";
+import { inputItems, type ItemsText, joinItems, outputItems, resolveReferences, withInput } from "./responses-body.ts";
 import { sealCall } from "./responses-items.ts";
 import type { ResponsesOwn } from "./responses-request.ts";
 import type { ResponseStore } from "./responses-store.ts";
@@ -49,27 +50,56 @@ export async function prepareResponse(
   const first = await options.bodies.readChat("openai-responses", body, signal);
   const { own } = first.facts;
   const earlier = own.previousId === undefined ? undefined : await historyOf(options, own.previousId, asker);
+  const resolved = own.hasReferences ? await resolve(options, inputItems(body), asker) : undefined;
   // Looking for the input costs as much as parsing it: it is done where somebody needs it.
-  const items = earlier === undefined ? () => inputItems(body) : () => joinItems(earlier.items, inputItems(body));
-  const whole = earlier === undefined ? body : withInput(body, items(), options.maxBodyBytes);
-  const read = earlier === undefined ? first : await options.bodies.readChat("openai-responses", whole, signal);
+  const input = () => resolved ?? inputItems(body);
+  const items = () => joinItems(earlier?.items ?? "", input());
+  const isWhole = earlier === undefined && resolved === undefined;
+  const whole = isWhole ? body : withInput(body, items(), options.maxBodyBytes);
+  const read = isWhole ? first : await options.bodies.readChat("openai-responses", whole, signal);
   const { unmatched, include } = read.facts.own;
   if (unmatched !== undefined) {
     throw new UserError("invalid_params", `No tool call found for function call output with call_id ${unmatched}`, {
       details: { field: "input" },
     });
   }
-  const values = own.isStored ? { store: "false", include: JSON.stringify(include) } : {};
+  const request = chatRequest("openai-responses", whole, read, {
+    actor,
+    values: own.isStored
+      ? { store: "false", ...(include === undefined ? {} : { include: JSON.stringify(include) }) }
+      : {},
+  });
+  const isRelayed = !own.isStored || needsRelay(request);
   return {
-    request: chatRequest("openai-responses", whole, read, { actor, values }),
+    request: isRelayed ? request : withoutOrigin(request),
     own,
     kept: () =>
       earlier?.isStored === true
-        ? { input: inputItems(body), previousId: own.previousId ?? null }
+        ? { input: input(), previousId: own.previousId ?? null }
         : // Nobody else remembers what came before.
           { input: items(), previousId: null },
     items,
   };
+}
+
+/** Clients whose history the server keeps name items instead of sending them. */
+function resolve({ store }: ResponsesOptions, items: ItemsText, { actor }: Asker): Promise<ItemsText> {
+  return resolveReferences(items, async (id) => {
+    const item = await store.item(actor.userId, id);
+    if (item !== undefined) return item;
+    throw new UserError("response_not_found", `Item with id '${id.slice(0, 100)}' not found; it was not kept here`, {
+      details: { field: "input" },
+    });
+  });
+}
+
+/** Tools that run on the provider's side, and fields that only this dialect has. */
+function needsRelay({ tools, extras = {} }: ChatRequest): boolean {
+  return Object.keys(extras).length > 0 || tools.some(({ kind }) => kind === "hosted");
+}
+
+function withoutOrigin({ origin: _origin, ...request }: ChatRequest): ChatRequest {
+  return request;
 }
 
 async function historyOf(

@@ -5,7 +5,6 @@
  * 3. What has no canonical form is named in `extras`, so that it is refused or reported where it cannot be relayed.
  */
 import { z } from "zod";
-import { UserError } from "../../../base/errors.ts";
 import { present } from "../../../base/optional.ts";
 import { parseJson } from "../../../ghostllm/frames/json.ts";
 import { OPAQUE_MARK, openOpaque, sealOpaque } from "../../../ghostllm/frames/opaque.ts";
@@ -52,7 +51,12 @@ const reasoningSchema = z.looseObject({
   encrypted_content: z.string().nullish(),
 });
 const compactionSchema = z.looseObject({ encrypted_content: z.string() });
-const otherSchema = z.looseObject({ type: z.string().nullish(), call_id: z.string().nullish() });
+const otherSchema = z.looseObject({
+  type: z.string().nullish(),
+  id: z.string().nullish(),
+  role: z.unknown().optional(),
+  call_id: z.string().nullish(),
+});
 const callSealSchema = z.object({ callId: z.string(), opaque: z.string() });
 const summarySchema = z.object({ summary: z.string() });
 
@@ -85,6 +89,8 @@ export interface ReadItems {
   readonly hasFiles: boolean;
   /** The `call_id` of a result whose call is not among the items. */
   readonly unmatched: string | undefined;
+  /** Some items are only named, by their ids: they must be put in their places first. */
+  readonly hasReferences: boolean;
   /** Its last item asks for a compaction of all others. */
   readonly isCompaction: boolean;
   readonly extras: Readonly<Record<string, unknown>>;
@@ -108,10 +114,15 @@ class ItemReader {
   #hasImages = false;
   #hasFiles = false;
   #isForeign = false;
+  #hasReferences = false;
 
   read(value: unknown, index: number): void {
     const place = `input.${index}`;
-    const { type } = checkValue(otherSchema, value, place);
+    const { type, role, id } = checkValue(otherSchema, value, place);
+    if (type === "item_reference" || (!type && role === undefined && id !== undefined)) {
+      this.#hasReferences = true;
+      return;
+    }
     switch (type) {
       case undefined:
       case null:
@@ -141,7 +152,7 @@ class ItemReader {
       case "compaction":
         return this.#compaction(checkValue(compactionSchema, value, place));
       default:
-        return this.#other(type, checkValue(otherSchema, value, place).call_id, place);
+        return this.#other(type, checkValue(otherSchema, value, place).call_id);
     }
   }
 
@@ -152,6 +163,7 @@ class ItemReader {
       hasImages: this.#hasImages,
       hasFiles: this.#hasFiles,
       unmatched: this.#results.find((id) => !this.#calls.has(id)),
+      hasReferences: this.#hasReferences,
       isCompaction: trigger.success && trigger.data.type === "compaction_trigger",
       extras: this.#extras,
       isForeign: this.#isForeign,
@@ -215,12 +227,7 @@ class ItemReader {
     this.#entries.push({ kind: "message", message: { role: "user", parts: [{ kind: "text", text }] } });
   }
 
-  #other(type: string, id: string | null | undefined, place: string): void {
-    if (type === "item_reference") {
-      throw new UserError("invalid_params", `\`${place}\` names an item kept by the provider; send the item itself`, {
-        details: { field: place },
-      });
-    }
+  #other(type: string, id: string | null | undefined): void {
     if (type === "compaction_trigger") return;
     if (id !== null && id !== undefined && type.endsWith("_output")) this.#results.push(id);
     else if (id !== null && id !== undefined) this.#calls.add(id);

@@ -228,7 +228,6 @@ const refusals: readonly [body: object, field: string][] = [
   [{ background: true }, "background"],
   [{ conversation: { id: "c" } }, "conversation"],
   [{ prompt: { id: "p" } }, "prompt"],
-  [{ input: [{ type: "item_reference", id: "i" }] }, "input.0"],
   [{ input: ["x"] }, "input.0"],
   [
     {

@@ -122,11 +122,12 @@ export interface ResponsesOwn {
   readonly echo: string;
   /** The `call_id` of a result whose call is not among the items. */
   readonly unmatched?: string;
+  readonly hasReferences: boolean;
   readonly isCompaction: boolean;
   /** False only warms up a WebSocket. */
   readonly generates: boolean;
-  /** The client's `include` with sealed reasoning asked for: who keeps nothing upstream needs it back. */
-  readonly include: readonly string[];
+  /** Who keeps nothing upstream needs the thinking back sealed: the client's `include` with that, where its model is known to think. */
+  readonly include?: readonly string[];
 }
 
 const REASONING_SEALS = "reasoning.encrypted_content";
@@ -165,9 +166,10 @@ export function parseResponses(body: Buffer): ParsedChat<ResponsesOwn> {
       ...present("previousId", request.previous_response_id),
       echo: echoOf(request),
       ...present("unmatched", items.unmatched),
+      hasReferences: items.hasReferences,
       isCompaction: items.isCompaction,
       generates: request.generate ?? true,
-      include: [...new Set([...(request.include ?? []), REASONING_SEALS])],
+      ...(request.reasoning ? { include: [...new Set([...(request.include ?? []), REASONING_SEALS])] } : {}),
     },
   };
   const { instructions } = request;

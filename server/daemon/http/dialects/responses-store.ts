@@ -9,7 +9,8 @@ import type { UserId } from "../../../../protocol/ids.ts";
 import type { Clock } from "../../../base/clock.ts";
 import { UserError } from "../../../base/errors.ts";
 import type { Database, Statement } from "../../../platform/database.ts";
-import { type ItemsText, joinItems, outputItems } from "./responses-body.ts";
+import { isRecord, parseJson, recordsAt, textAt } from "../../../ghostllm/frames/json.ts";
+import { itemOf, type ItemsText, joinItems, outputItems } from "./responses-body.ts";
 
 /** As long as OpenAI keeps them. */
 const MAX_AGE_MS = 30 * 24 * 3_600_000;
@@ -30,6 +31,11 @@ export const responseMigrations: readonly (readonly string[])[] = [
       id TEXT NOT NULL, user_id TEXT NOT NULL, previous_id TEXT, size INTEGER NOT NULL, created_at REAL NOT NULL,
       pieces TEXT, input TEXT NOT NULL, response TEXT NOT NULL, PRIMARY KEY (user_id, id))`,
     `CREATE INDEX responses_by_time ON responses (user_id, created_at, id, size)`,
+    // Of items that another server named; ours say their response themselves.
+    `CREATE TABLE response_items (
+      user_id TEXT NOT NULL, item_id TEXT NOT NULL, response_id TEXT NOT NULL, PRIMARY KEY (user_id, item_id),
+      FOREIGN KEY (user_id, response_id) REFERENCES responses (user_id, id) ON DELETE CASCADE) WITHOUT ROWID`,
+    `CREATE INDEX response_items_by_response ON response_items (user_id, response_id)`,
   ],
 ];
 
@@ -49,6 +55,8 @@ export interface ResponseStore {
   /** Resolves when it is kept, also if the process is killed then. @throws OperationalError `storage_full` | `overloaded` */
   put(response: StoredResponse): Promise<void>;
   get(userId: UserId, id: string): Promise<StoredResponse | undefined>;
+  /** An item of a response's output, as JSON. */
+  item(userId: UserId, itemId: string): Promise<string | undefined>;
   /** Whether there was one. */
   delete(userId: UserId, id: string): Promise<boolean>;
   /** All items up to and with this response; undefined where it, or one before it, is not kept. @throws UserError `body_too_large` */
@@ -65,6 +73,7 @@ const row = z.object({
 });
 const piecesSchema = z.array(z.array(z.int()));
 const chainRow = z.object({ previous_id: z.string().nullable(), input: z.string(), response: z.string() });
+const nameRow = z.object({ response_id: z.string() });
 const lengthRow = z.object({ total: z.number().nullable() });
 
 const CHAIN = `WITH RECURSIVE chain (id, previous_id, size, depth) AS (
@@ -76,6 +85,22 @@ const CHAIN = `WITH RECURSIVE chain (id, previous_id, size, depth) AS (
 const PRUNE = `DELETE FROM responses WHERE user_id = ?1 AND (created_at < ?2 OR id IN (SELECT id FROM (
   SELECT id, sum(size) OVER newest AS total, row_number() OVER newest AS place FROM responses WHERE user_id = ?1
   WINDOW newest AS (ORDER BY created_at DESC, id DESC)) WHERE total > ?3 OR place > ${MAX_RESPONSES}))`;
+
+/** `msg_01M8…_0`: the first item of the response `resp_01M8…`. */
+const OWN_ITEM = /^[a-z]+_([0-9A-Z]{26})_\d+$/;
+
+function itemIds(response: string): readonly string[] {
+  const value = parseJson(response);
+  const items = isRecord(value) ? recordsAt(value, "output") : [];
+  return items.map((item) => textAt(item, "id")).filter((id) => id !== "");
+}
+
+function nameItem(userId: UserId, itemId: string, responseId: string): Statement {
+  return {
+    sql: "INSERT OR REPLACE INTO response_items (user_id, item_id, response_id) VALUES (?, ?, ?)",
+    values: [userId, itemId, responseId],
+  };
+}
 
 /** With `responseMigrations` applied. */
 export function createResponseStore(options: {
@@ -117,9 +142,20 @@ export function createResponseStore(options: {
           createdAtMs,
         ],
       };
-      await database.write(puts % PRUNE_EVERY === 1 ? [insert, prune(userId)] : [insert]);
+      const named = pieces === null ? itemIds(response).map((itemId) => nameItem(userId, itemId, id)) : [];
+      await database.write([insert, ...named, ...(puts % PRUNE_EVERY === 1 ? [prune(userId)] : [])]);
     },
     get,
+    async item(userId, itemId) {
+      const [named] = await database.read(
+        nameRow,
+        "SELECT response_id FROM response_items WHERE user_id = ? AND item_id = ?",
+        [userId, itemId],
+      );
+      const id = named?.response_id ?? OWN_ITEM.exec(itemId)?.[1];
+      const stored = id === undefined ? undefined : await get(userId, named === undefined ? `resp_${id}` : id);
+      return stored === undefined ? undefined : itemOf(outputItems(stored.response), itemId);
+    },
     async delete(userId, id) {
       const isThere = (await get(userId, id)) !== undefined;
       await database.writeDurable([
@@ -127,23 +163,29 @@ export function createResponseStore(options: {
       ]);
       return isThere;
     },
-    async history(userId, id, maxBytes) {
-      const values = [userId, id, clock.now() - MAX_AGE_MS];
-      const [sum] = await database.read(lengthRow, `${CHAIN} SELECT sum(size) AS total FROM chain`, values);
-      const total = sum?.total ?? undefined;
-      if (total === undefined) return undefined;
-      if (total > 2 * maxBytes) {
-        throw new UserError("body_too_large", `the conversation up to ${id} has about ${total} bytes`, {
-          details: { limitBytes: maxBytes },
-        });
-      }
-      const rows = await database.read(
-        chainRow,
-        `${CHAIN} SELECT responses.previous_id, input, response FROM chain JOIN responses ON user_id = ?1 AND responses.id = chain.id ORDER BY depth DESC`,
-        values,
-      );
-      if (rows.length === 0 || rows[0]?.previous_id !== null) return undefined;
-      return joinItems(...rows.flatMap(({ input, response }) => [input, outputItems(response)]));
-    },
+    history: (userId, id, maxBytes) => readChain(database, [userId, id, clock.now() - MAX_AGE_MS], maxBytes),
   };
+}
+
+/** @param values the user, the last response, and when the oldest that counts was made */
+async function readChain(
+  database: Database,
+  values: readonly [UserId, string, number],
+  maxBytes: number,
+): Promise<ItemsText | undefined> {
+  const [sum] = await database.read(lengthRow, `${CHAIN} SELECT sum(size) AS total FROM chain`, values);
+  const total = sum?.total ?? undefined;
+  if (total === undefined) return undefined;
+  if (total > 2 * maxBytes) {
+    throw new UserError("body_too_large", `the conversation up to ${values[1]} has about ${total} bytes`, {
+      details: { limitBytes: maxBytes },
+    });
+  }
+  const rows = await database.read(
+    chainRow,
+    `${CHAIN} SELECT responses.previous_id, input, response FROM chain JOIN responses ON user_id = ?1 AND responses.id = chain.id ORDER BY depth DESC`,
+    values,
+  );
+  if (rows.length === 0 || rows[0]?.previous_id !== null) return undefined;
+  return joinItems(...rows.flatMap(({ input, response }) => [input, outputItems(response)]));
 }
