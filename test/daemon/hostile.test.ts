@@ -31,7 +31,7 @@ const bodies: readonly [name: string, rawBody: string | Uint8Array<ArrayBuffer>,
   ["an empty body", "", 400, "invalid_json"],
   ["bytes that are not UTF-8", Uint8Array.from([0x7b, 0x22, 0xff, 0x22, 0x7d]), 400, "invalid_json"],
   ["a list", "[]", 400, "invalid_params"],
-  ["JSON nested ten thousand deep", `${'{"a":'.repeat(10_000)}1${"}".repeat(10_000)}`, 400, "invalid_params"],
+  ["JSON nested ten thousand deep", `${'{"a":'.repeat(10_000)}1${"}".repeat(10_000)}`, 400, "invalid_json"],
   ["more than the limit", JSON.stringify(ask("x".repeat(1_200_000))), 413, "body_too_large"],
 ];
 for (const [name, rawBody, status, code] of bodies) {

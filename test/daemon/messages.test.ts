@@ -214,6 +214,14 @@ test("a wrong key, a path that is not there, and a body that is no JSON have tha
   assert.deepEqual([broken.status, errorOf(broken).type], [400, "invalid_request_error"]);
 });
 
+test("a call that is nested without end is refused, before anybody has to write it anew", async () => {
+  const deep = `${'{"a":'.repeat(10_000)}1${"}".repeat(10_000)}`;
+  const turns = `[{"role":"user","content":"x"},{"role":"assistant","content":[{"type":"tool_use","id":"c","name":"n","input":${deep}}]}]`;
+  const rawBody = `{"model":"up/m","max_tokens":1,"messages":${turns}}`;
+  const reply = await call(daemon, "/v1/messages", { rawBody });
+  assert.deepEqual([reply.status, errorOf(reply).type], [400, "invalid_request_error"]);
+});
+
 test("an upstream's refusals keep their meaning, and the official client its classes", async () => {
   host.playOnce({ status: { code: 429, body: "json", message: "slow down", retryAfterS: 7 } });
   const limited = await post(ask());

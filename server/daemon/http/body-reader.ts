@@ -4,6 +4,7 @@
 import { findMembers, type MemberPlaces, setMembers } from "../../base/json-scan.ts";
 import type { Dialect, Message } from "../../ghostllm/stream.ts";
 import type { WorkerPool } from "../../platform/workers.ts";
+import { refuseExcess } from "../json-limits.ts";
 import { type BodyJob, decodeReply, encodeJob } from "./body-job.ts";
 import type { ChatFacts } from "./dialects/chat-facts.ts";
 import {
@@ -61,6 +62,8 @@ export function createBodyReader(workers: WorkerPool): BodyReader {
     async readChat(dialect, body, signal) {
       const { parse, members } = CHAT_PARSERS[dialect];
       if (body.length <= INLINE_BYTES) {
+        // A small body can be deep, too: whoever writes it anew for another dialect would run out of stack.
+        refuseExcess(body);
         const { facts, messages } = parse(body);
         return { ...inline(body, facts, members), messages: async () => messages() };
       }
