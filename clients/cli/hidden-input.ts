@@ -2,6 +2,7 @@
  * A secret typed or pasted at a terminal: nothing of it is shown, and the terminal is left as it was found.
  * Enter ends it; Backspace and Ctrl-U take back; Ctrl-C cancels; Ctrl-D on an empty line is no answer.
  */
+import type { CliContext } from "./context.ts";
 import { failure } from "./output.ts";
 
 /** Longer than any key; a cat on the keyboard stops here. */
@@ -11,7 +12,10 @@ const MAX_CHARACTERS = 16_384;
 const SEQUENCES = /\u001b(\[[0-9;?]*[ -/]*[@-~]|O.|.)/g;
 
 /** Undefined for no answer. The prompt goes to stderr, so that stdout holds results only. @throws GhostApiError `cancelled` */
-export async function askHidden(prompt: string, signal: AbortSignal): Promise<string | undefined> {
+export async function askHidden(
+  prompt: string,
+  { signal, interrupts }: Pick<CliContext, "signal" | "interrupts">,
+): Promise<string | undefined> {
   const { stdin, stderr } = process;
   stderr.write(prompt);
   const typed = Promise.withResolvers<string | undefined>();
@@ -19,14 +23,15 @@ export async function askHidden(prompt: string, signal: AbortSignal): Promise<st
   const take = (chunk: Buffer) => {
     for (const character of chunk.toString("utf8").replaceAll(SEQUENCES, "")) {
       if (character === "\r" || character === "\n") return typed.resolve(text);
-      if (character === "\u0003") return typed.reject(failure("cancelled", "cancelled; nothing was stored"));
+      // The terminal sends no signal while it is raw.
+      if (character === "\u0003") return interrupts.raise();
       if (character === "\u0004" && text === "") return typed.resolve(undefined);
       if (character === "\u007f" || character === "\b") text = text.slice(0, -1);
       else if (character === "\u0015") text = "";
       else if (character >= " ") text = (text + character).slice(0, MAX_CHARACTERS);
     }
   };
-  const abort = () => typed.reject(failure("cancelled", "cancelled; nothing was stored"));
+  const abort = () => typed.reject(failure("cancelled", "nothing was typed to its end"));
   signal.addEventListener("abort", abort, { once: true });
   stdin.setRawMode(true);
   stdin.on("data", take);

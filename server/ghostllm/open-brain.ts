@@ -89,7 +89,10 @@ export async function openBrain(options: GhostLlmOptions): Promise<GhostLlm> {
     set: (provider, secret) => keys.set(provider, secret),
     list: (signal) => keys.list(signal),
     remove: (provider) => keys.remove(provider),
-    test: (name, signal) => checkKey(name, { provider: providers.all.find(({ id }) => id === name), keys }, signal),
+    test: (name, signal) => {
+      keys.lookAgain();
+      return checkKey(name, { provider: providers.all.find(({ id }) => id === name), keys }, signal);
+    },
   };
   return {
     brain,

@@ -37,6 +37,8 @@ export interface SecretStore extends AsyncDisposable {
   list(): Promise<readonly StoredName[]>;
   /** What was found damaged and put aside since the start. */
   readonly problem: string | undefined;
+  /** Somebody is there who can unlock the keyring: the next `get` asks it, even if it has just said no. */
+  lookAgain(): void;
 }
 
 /** Where the store lies, and what it may do: `compose.ts` says both, once. */
@@ -128,6 +130,10 @@ class Vault implements SecretStore {
     return Object.entries(content?.entries ?? {})
       .map(([name, { place, updatedAtMs }]) => ({ name, place, updatedAtMs }))
       .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  lookAgain(): void {
+    this.#keyring.lookAgain();
   }
 
   [Symbol.asyncDispose](): PromiseLike<void> {

@@ -204,7 +204,9 @@ test("a file that cannot be read fails its providers alone, with the path, and c
   const list = await face.api.key.list({}, soon());
   assert.ok(list.problem?.includes(file));
   assert.deepEqual(
-    list.rows.map(({ provider, source, problem }) => [provider, source, problem?.includes(file) ?? false]),
+    list.rows
+      .filter(({ provider }) => provider === "named" || provider === "up")
+      .map(({ provider, source, problem }) => [provider, source, problem?.includes(file) ?? false]),
     [
       ["named", "environment", false],
       ["up", "none", true],
@@ -219,10 +221,9 @@ test("a file that cannot be read fails its providers alone, with the path, and c
 });
 
 test("a key that is tested is told what is wrong in plain words", async () => {
-  const open = createServer((_request, response) => response.end(JSON.stringify({ data: [{ id: "m" }] })));
-  await once(open.listen(0, "127.0.0.1"), "listening");
+  await using open = await startOpenServer();
   await using house = await openHouse(
-    `[providers.compatible.open]\nbase_url = "http://127.0.0.1:${portOf(open)}/v1"\n[providers.compatible.gone]\nbase_url = "http://127.0.0.1:9/v1"\n`,
+    `[providers.compatible.open]\nbase_url = "${open.baseUrl}"\n[providers.compatible.gone]\nbase_url = "http://127.0.0.1:9/v1"\n`,
   );
   await using daemon = await house.start();
   using face = await daemon.connect();
@@ -238,16 +239,29 @@ test("a key that is tested is told what is wrong in plain words", async () => {
   assert.match(await verdict("up", house.key), /^yes: up takes the key and lists 1 model$/);
   assert.match(await verdict("open", newKey()), /^yes: open answers.*as it does without a key/);
   assert.match(await verdict("gone", newKey()), /^no: nothing listens at the address of gone .*ECONNREFUSED/);
-  house.host.playOnce({ status: { code: 429, body: "json", message: "quota", errorCode: "insufficient_quota" } });
-  assert.match(await verdict("up"), /^(no: up knows the key, and its account has no credit|yes)/);
+  house.host.play(() => ({ status: { code: 429, body: "json", message: "quota", errorCode: "insufficient_quota" } }));
+  assert.match(await verdict("up"), /^no: up knows the key, and its account has no credit/);
   await assert.rejects(api.key.test({ provider: "upp" }, soon()), (error) => {
     assert.ok(error instanceof GhostApiError);
-    assert.deepEqual([error.code, error.details["providers"]], ["provider_unknown", ["gone", "open", "up"]]);
+    assert.equal(error.code, "provider_unknown");
+    assert.match(error.message, /Did you mean `up`\?.*These do: .*gone.*open.*up/);
     return true;
   });
-  open.closeAllConnections();
-  open.close();
 });
+
+/** Lists its models to anybody. */
+async function startOpenServer(): Promise<AsyncDisposable & { readonly baseUrl: string }> {
+  const server = createServer((_request, response) => response.end(JSON.stringify({ data: [{ id: "m" }] })));
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  return {
+    baseUrl: `http://127.0.0.1:${portOf(server)}/v1`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
 
 const REFUSED: readonly [what: string, provider: string, value: string][] = [
   ["with a space", "up", "sk-secret-part and more"],
@@ -272,18 +286,6 @@ test("a key that is refused is repeated nowhere", async () => {
   }
   assert.doesNotMatch(JSON.stringify(daemon.logs()) + daemon.stderr(), /secret-part/);
   assert.equal((await rowOf(face.api))?.source, "none");
-});
-
-test("our own model key in OPENAI_API_KEY, where `ghost env` puts it, is never sent to a provider that looks there", async () => {
-  await using house = await openHouse();
-  await using first = await house.start();
-  const { modelKey } = first;
-  await first.stop();
-  await using daemon = await house.start({ OPENAI_API_KEY: modelKey, OPENROUTER_API_KEY: modelKey });
-  using face = await daemon.connect();
-  await face.api.model.list({ refresh: true }, soon());
-  assert.equal((await chat(daemon)).status >= 400, true);
-  for (const { headers } of house.host.requests) assert.equal(headers.authorization, undefined);
 });
 
 test("a session bus that hangs delays what needs the keyring, for a bounded time, and nobody else", async () => {

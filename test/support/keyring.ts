@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { findCredentialsAsync } from "@napi-rs/keyring";
 import type { TestFolder } from "./folder.ts";
 
@@ -23,6 +24,8 @@ export interface SessionBus extends AsyncDisposable {
   credentials(service: string): Promise<readonly { readonly account: string; readonly password: string }[]>;
 }
 
+const READY_MS = 30_000;
+const LOOK_EVERY_MS = 20;
 const PASSWORD = "the password of this test's keyring";
 const BUS = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>session</type><listen>unix:tmpdir=/tmp</listen>
@@ -50,12 +53,11 @@ export async function startSessionBus(folder: TestFolder): Promise<SessionBus> {
       const unlock = state === "unlocked" ? ["--unlock"] : [];
       const child = spawn("gnome-keyring-daemon", ["--foreground", "--components=secrets", ...unlock], {
         env: { ...env, DBUS_SESSION_BUS_ADDRESS: address },
-        stdio: ["pipe", "pipe", "ignore"],
+        stdio: ["pipe", "ignore", "ignore"],
       });
       running.add(child);
-      const isReady = once(createInterface({ input: child.stdout }), "line");
       child.stdin.end(state === "unlocked" ? PASSWORD : "");
-      await isReady;
+      await untilAnswers(address);
       return { stop: () => end(child), [Symbol.asyncDispose]: () => end(child) };
     },
     credentials: (service) => withBus(address, () => findCredentialsAsync(service)),
@@ -68,6 +70,20 @@ async function end(child: ChildProcess): Promise<void> {
   const closed = once(child, "close");
   child.kill("SIGTERM");
   await closed;
+}
+
+/** It says nothing of its own when it is ready: whoever asks it learns that. */
+async function untilAnswers(address: string): Promise<void> {
+  const deadline = performance.now() + READY_MS;
+  for (;;) {
+    try {
+      await withBus(address, () => findCredentialsAsync("ghoststack-test-probe"));
+      return;
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await sleep(LOOK_EVERY_MS);
+    }
+  }
 }
 
 /** The library takes the address from the environment only. */

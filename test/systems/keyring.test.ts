@@ -145,6 +145,29 @@ for (const state of ["locked", "gone"] as const) {
   });
 }
 
+test("a keyring that was not unlocked is left in peace, until its owner asks", async () => {
+  await using house = await openHouse();
+  {
+    await using _keyring = await house.bus.startKeyring("unlocked");
+    await using daemon = await house.start();
+    using face = await daemon.connect();
+    await face.api.key.set({ provider: "up", value: house.key }, soon());
+  }
+  const locked = await house.bus.startKeyring("locked");
+  await using daemon = await house.start();
+  using face = await daemon.connect();
+  const state = async () => {
+    const { providers } = await face.api.model.list({ refresh: true }, soon());
+    return providers.find(({ id }) => id === "up")?.state;
+  };
+  assert.equal(await state(), "refused");
+  await locked.stop();
+  await using _keyring = await house.bus.startKeyring("unlocked");
+  assert.equal(await state(), "refused", "it is not asked all the time");
+  assert.equal((await face.api.key.test({ provider: "up" }, soon())).ok, true);
+  assert.equal(await state(), "ok");
+});
+
 test("no process of the daemon has the key in its arguments or its environment while the keyring is asked", async () => {
   await using house = await openHouse();
   await using _keyring = await house.bus.startKeyring("unlocked");

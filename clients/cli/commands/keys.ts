@@ -122,11 +122,12 @@ async function set(context: CliContext, [name = "", ...rest]: readonly string[])
 }
 
 /** Whether the provider is known is asked before the key is: nobody pastes a secret in vain. */
-async function readKey(provider: string, api: GhostApi, { output, signal }: CliContext): Promise<string> {
+async function readKey(provider: string, api: GhostApi, context: CliContext): Promise<string> {
+  const { output, signal } = context;
   const isTyped = process.stdin.isTTY;
   if (isTyped) await checkKnown(provider, api, signal);
   const text = isTyped
-    ? await askHidden(`Key of ${provider} (it is not shown): `, signal)
+    ? await askHidden(`Key of ${provider} (it is not shown): `, context)
     : await readStdin(output, signal);
   const value = text?.trim() ?? "";
   if (value === "") throw failure("usage", `no key came: nothing was stored`);
@@ -135,7 +136,7 @@ async function readKey(provider: string, api: GhostApi, { output, signal }: CliC
   throw failure("usage", `${parsed.error.issues[0]?.message ?? "this is no key"}: nothing was stored`);
 }
 
-/** The daemon's own refusal names the nearest one; removing nothing is how to get it without a key. */
+/** The daemon's own refusal names the nearest one; a test of its key is how to get it without a key. */
 async function checkKnown(provider: string, api: GhostApi, signal: AbortSignal): Promise<void> {
   const { rows } = await api.key.list({}, signal);
   if (rows.some((row) => row.provider === provider)) return;

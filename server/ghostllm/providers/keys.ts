@@ -58,7 +58,10 @@ export interface KeyCabinet {
   remove(provider: string): Promise<{ readonly note?: string }>;
 }
 
-export type ProviderKeyring = ProviderKeys & KeyCabinet;
+export interface ProviderKeyring extends ProviderKeys, KeyCabinet {
+  /** A person asks: a keyring that has said no is asked again by the next `find`. */
+  lookAgain(): void;
+}
 
 /** Where stored keys lie; `compose.ts` says it. */
 export interface KeyPlaces {
@@ -161,6 +164,7 @@ class Keys implements ProviderKeyring {
 
   async list(signal: AbortSignal): ReturnType<KeyCabinet["list"]> {
     const { store } = this.#options;
+    this.lookAgain();
     const { names, unreadable } = await listStored(store);
     const stored = new Map(names.map((row) => [row.name, row]));
     const providers = [...new Set([...this.#slots.keys(), ...stored.keys()])].toSorted();
@@ -173,6 +177,10 @@ class Keys implements ProviderKeyring {
     }
     const problem = unreadable ?? store.problem;
     return { keys, ...(problem === undefined ? {} : { problem }) };
+  }
+
+  lookAgain(): void {
+    this.#options.store.lookAgain();
   }
 
   async remove(provider: string): ReturnType<KeyCabinet["remove"]> {

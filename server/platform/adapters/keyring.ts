@@ -1,7 +1,7 @@
 /**
  * The OS keyring: Secret Service on Linux (GNOME Keyring, KWallet, KeePassXC), the Keychain on macOS.
- * 1. It is never asked inside the daemon: `keyring-child.ts` lives for one request and is killed when it does not answer in time.
- * 2. Whoever has no keyring pays for one look a minute, and only once a key is stored or asked for.
+ * 1. It is never asked inside the daemon: `keyring-child.ts` lives for one request and is ended when it does not answer in time.
+ * 2. Whoever has no keyring pays for one look a minute, and only once a key is stored or asked for; whoever does not unlock it is not asked all day.
  * 3. A secret travels over the child's IPC channel: never in arguments or an environment.
  * The library (@napi-rs/keyring) carries a prebuilt binary for each platform and needs neither libsecret nor a compiler.
  */
@@ -23,6 +23,8 @@ export interface Keyring extends AsyncDisposable {
   set(account: string, secret: Secret): Promise<KeyringAnswer<undefined>>;
   /** `value`: whether there was something. */
   delete(account: string): Promise<KeyringAnswer<boolean>>;
+  /** Its owner is there: the next call asks, whatever was answered before. */
+  lookAgain(): void;
 }
 
 export interface KeyringOptions {
@@ -43,6 +45,8 @@ const REACH_MS = 5_000;
 const ANSWER_MS = 60_000;
 /** How long a keyring that was not there is not looked for again. */
 const ABSENT_MS = 60_000;
+/** How long one that said no is not read again: each look may put a question on its owner's screen. */
+const REFUSED_MS = 600_000;
 /** One look-up for each provider, and then some. */
 const MAX_WAITING = 64;
 /** All that a D-Bus client or the Keychain needs to find its service; nothing with a key in it (I5). */
@@ -56,7 +60,8 @@ class ChildKeyring implements Keyring {
   readonly #options: KeyringOptions;
   readonly #takeTurn = createTurns(MAX_WAITING);
   readonly #lifetime = new AbortController();
-  #absent: { readonly why: string; readonly atMs: number } | undefined;
+  /** What it said last, as long as it is not asked again. */
+  #quiet: { readonly reply: Settled; readonly untilMs: number } | undefined;
 
   constructor(options: KeyringOptions) {
     this.#options = options;
@@ -78,6 +83,10 @@ class ChildKeyring implements Keyring {
     return reply.kind === "done" ? { kind: "done", value: reply.existed ?? false } : reply;
   }
 
+  lookAgain(): void {
+    this.#quiet = undefined;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#lifetime.abort();
   }
@@ -85,10 +94,14 @@ class ChildKeyring implements Keyring {
   #ask(request: KeyringRequest): Promise<Settled> {
     return this.#takeTurn(async () => {
       const { clock } = this.#options;
-      const known = this.#absent;
-      if (known !== undefined && clock.monotonic() - known.atMs < ABSENT_MS) return { kind: "absent", why: known.why };
+      const known = this.#quiet;
+      if (known !== undefined && clock.monotonic() < known.untilMs) {
+        // To store or to remove something is its owner's wish, and worth a question.
+        if (known.reply.kind === "absent" || request.kind === "get") return known.reply;
+      }
       const reply = mayExist(this.#options) ? await this.#exchange(request) : NO_BUS;
-      this.#absent = reply.kind === "absent" ? { why: reply.why, atMs: clock.monotonic() } : undefined;
+      const quietMs = reply.kind === "absent" ? ABSENT_MS : reply.kind === "refused" ? REFUSED_MS : 0;
+      this.#quiet = { reply, untilMs: clock.monotonic() + quietMs };
       return reply;
     });
   }
@@ -131,7 +144,6 @@ class ChildKeyring implements Keyring {
     } finally {
       deadline[Symbol.dispose]();
       signal.removeEventListener("abort", stop);
-      child.kill();
     }
   }
 }

@@ -183,11 +183,11 @@ const WRONG: readonly (readonly [text: string, message: string])[] = [
   ],
   [
     "[providers.compatible.a]\nbase_url = 'http://a'\napi_key = 'sk-hunter2'",
-    'ghost.toml:3:1: providers.compatible.a.api_key: a key is never written into this file. Put it into an environment variable and write that variable\'s name: key_env = "MY_KEY"',
+    'ghost.toml:3:1: providers.compatible.a.api_key: a key is never written into this file. Store it with `ghost keys set`, or put it into an environment variable and write that variable\'s name: key_env = "MY_KEY"',
   ],
   [
     "[providers.anthropic]\nkey = 'sk-hunter2'",
-    'ghost.toml:2:1: providers.anthropic.key: a key is never written into this file. Put it into an environment variable and write that variable\'s name: key_env = "MY_KEY"',
+    'ghost.toml:2:1: providers.anthropic.key: a key is never written into this file. Store it with `ghost keys set`, or put it into an environment variable and write that variable\'s name: key_env = "MY_KEY"',
   ],
   [
     "[providers.compatible.a]\nbase_url = 'http://a'\nkey_env = 'sk-hunter2'",
@@ -225,7 +225,7 @@ test("several problems are reported together, in the order of the file", () => {
         "ghost.toml:2:8: http.port: expected a whole number from 0 to 65535, found true",
         "ghost.toml:4:1: there is no setting log.levle. Did you mean `level`?",
         "ghost.toml:5:23: providers.compatible.a.base_url is missing: expected an http:// or https:// address without user, query and fragment",
-        'ghost.toml:6:1: providers.compatible.a.token: a key is never written into this file. Put it into an environment variable and write that variable\'s name: key_env = "MY_KEY"',
+        'ghost.toml:6:1: providers.compatible.a.token: a key is never written into this file. Store it with `ghost keys set`, or put it into an environment variable and write that variable\'s name: key_env = "MY_KEY"',
       ],
     },
   });

@@ -143,7 +143,7 @@ function findSecrets(document: TomlDocument, value: unknown, path: TomlPath): re
   const last = path.at(-1);
   if (typeof value !== "string" || typeof last !== "string" || !SECRET_NAME.test(last)) return [];
   const text = formatPath(path);
-  const message = `${text}: a key is never written into this file. Put it into an environment variable and write that variable's name: key_env = "MY_KEY"`;
+  const message = `${text}: a key is never written into this file. Store it with \`ghost keys set\`, or put it into an environment variable and write that variable's name: key_env = "MY_KEY"`;
   return [{ place: document.keyPlace(path), path: text, message }];
 }
 

@@ -234,7 +234,7 @@ const compatibleServer = section("Any server that speaks OpenAI's API. Its model
       about({
         description: "The name of the environment variable that holds its key. The key itself is never written here.",
         example: '"LMSTUDIO_KEY"',
-        otherwise: "no key is sent",
+        otherwise: "the key of `ghost keys set <name>`, if there is one",
         expects: "the name of an environment variable (letters, digits and _)",
       }),
     ),
