@@ -16,6 +16,7 @@ import type { Clock, Ids } from "../base/clock.ts";
 import { type GhostError, OperationalError, ReportedError, toGhostError, UserError } from "../base/errors.ts";
 import type { Log } from "../platform/log.ts";
 import type { Actor } from "../platform/permit.ts";
+import { AnswerLine } from "./answer-line.ts";
 import type { Provider } from "./providers/provider.ts";
 import { decide, NO_NEEDS, type RouteNeeds } from "./routing/route.ts";
 import type { KeptTurn, ReasoningKeeper } from "./session/reasoning-keeper.ts";
@@ -165,7 +166,7 @@ class GhostBrain implements Brain {
       actor: request.actor,
     });
     const id = answerIdSchema.parse(ids.next("ans"));
-    const startedAt = clock.monotonic();
+    const line = new AnswerLine(this.#options, { answer: id, actor: request.actor, target: request.target });
     const recording = await transcript.begin({
       answerId: id,
       actor: request.actor,
@@ -179,13 +180,8 @@ class GhostBrain implements Brain {
       const asked = this.#withThinking(request);
       const { attempt, model } = await this.#openFirst(asked, decision, known.value.models, signal);
       recording.opened(model.ref, decision);
-      log.debug({
-        event: "answer.opened",
-        answer: id,
-        model: model.ref,
-        reason: decision.reason,
-        firstFrameMs: clock.monotonic() - startedAt,
-      });
+      line.opened(model.ref);
+      log.debug({ event: "answer.opened", answer: id, model: model.ref, reason: decision.reason });
       return {
         id,
         sessionId: recording.sessionId,
@@ -193,7 +189,7 @@ class GhostBrain implements Brain {
         decision,
         trimmedCharacters: attempt.trimmedCharacters,
         dropped: attempt.dropped ?? [],
-        frames: this.#record(attempt, recording, { signal, turn: this.#keptTurn(request, model) }),
+        frames: this.#record(attempt, recording, { signal, line, turn: this.#keptTurn(request, model) }),
       };
     } catch (thrown) {
       this.#openAnswers -= 1;
@@ -201,6 +197,7 @@ class GhostBrain implements Brain {
       const outcome = endOf(error, signal);
       if (outcome.state === "failed") this.#failed += 1;
       recording.end(outcome);
+      line.ended(outcome);
       throw error;
     }
   }
@@ -323,7 +320,11 @@ class GhostBrain implements Brain {
   #record(
     attempt: Attempt,
     recording: Recording,
-    { signal, turn }: { readonly signal: AbortSignal; readonly turn: KeptTurn | undefined },
+    {
+      signal,
+      line,
+      turn,
+    }: { readonly signal: AbortSignal; readonly line: AnswerLine; readonly turn: KeptTurn | undefined },
   ): AsyncIterable<Frame> {
     const source = attempt.frames[Symbol.asyncIterator]();
     let isEnded = false;
@@ -333,6 +334,7 @@ class GhostBrain implements Brain {
       this.#openAnswers -= 1;
       if (outcome.state === "failed") this.#failed += 1;
       recording.end(outcome);
+      line.ended(outcome);
     };
     const fail = (thrown: unknown): never => {
       const error = toGhostError(thrown);
@@ -363,6 +365,7 @@ class GhostBrain implements Brain {
         const broken = breakIn(result.value);
         const value = broken === undefined ? result.value : eventsFrame(broken.before);
         recording.record(value);
+        line.passed(value);
         turn?.add(value);
         failing = broken?.error;
         return { value, done: false };
