@@ -130,13 +130,16 @@ test("Claude Code's request reaches a server of another dialect: system, tools w
   assert.match(texts[2] ?? "", /notes\.txt in the editor/);
   assert.match(texts[4] ?? "", /feed the fox/);
   assert.match(texts[5] ?? "", /permission denied/);
+  const declared = z
+    .array(z.object({ name: z.string(), input_schema: z.unknown(), defer_loading: z.boolean().optional() }))
+    .parse(body["tools"]);
+  const offered = declared.filter((tool) => tool.defer_loading !== true);
+  assert.equal(offered.length, declared.length - 1, "what is loaded later is not there yet");
   assert.deepEqual(
-    tools.map((tool) => tool.function.parameters),
-    z
-      .array(z.object({ input_schema: z.unknown() }))
-      .parse(body["tools"])
-      .map((tool) => tool.input_schema),
+    tools.map((tool) => [tool.function.name, tool.function.parameters]),
+    offered.map((tool) => [tool.name, tool.input_schema]),
   );
+  assert.equal(lastAsked()["reasoning_effort"], "low", "the last turn's, not the request's");
   const dropped = (reply.headers.get("x-ghost-dropped") ?? "").split(", ").toSorted();
   assert.deepEqual(dropped, ["cache_control", "context_management", "metadata.user_id", "x-anthropic-billing-header"]);
 });
