@@ -70,7 +70,9 @@ export function socketOptions({ clock, log, maxBodyBytes }: ResponsesOptions): W
 
 export function serveSocket(options: ResponsesOptions, socket: WebSocket, actor: Actor): void {
   const connection = new Connection(options, socket, actor);
-  const { clock } = options;
+  const { clock, log } = options;
+  const openedAt = clock.monotonic();
+  let frames = 0;
   let isAlive = true;
   const pinging = clock.every(PING_MS, () => {
     if (!isAlive) socket.terminate();
@@ -83,6 +85,7 @@ export function serveSocket(options: ResponsesOptions, socket: WebSocket, actor:
   });
   socket.on("message", (data, isBinary) => {
     isAlive = true;
+    frames += 1;
     if (isBinary || !Buffer.isBuffer(data)) socket.close(UNSUPPORTED_DATA, "frames are JSON texts");
     else connection.take(data);
   });
@@ -90,6 +93,7 @@ export function serveSocket(options: ResponsesOptions, socket: WebSocket, actor:
     pinging[Symbol.dispose]();
     ending[Symbol.dispose]();
     connection.close();
+    log.info({ event: "socket.closed", client: actor.client, frames, openMs: clock.monotonic() - openedAt });
   });
 }
 

@@ -2,15 +2,17 @@
  * Answers in the events of OpenAI's Responses API (https://platform.openai.com/docs/api-reference/responses-streaming), for SSE, WebSocket and whole bodies.
  * 1. Every event has the next `sequence_number`, from 0; ids of items follow from the response's id and their place, so that the same answer can be
  *    written again event by event.
- * 2. Only what is whole is called done: a client runs the calls that it is told are done.
+ * 2. Only what is whole is called done: a client runs the calls that it is told are done. A call whose JSON broke off is an error, or, where the model ran
+ *    out of tokens, incomplete.
  * 3. A seal that its maker wants back is always in its item, so that also a client which keeps its history itself can go on with any model.
  */
 import type { FinishReason } from "../../../../protocol/chat.ts";
 import type { ErrorCode } from "../../../../protocol/errors.ts";
 import type { Usage } from "../../../../protocol/usage.ts";
-import type { GhostError } from "../../../base/errors.ts";
+import { type GhostError, OperationalError } from "../../../base/errors.ts";
 import { type AnswerBlock, argumentsOf } from "../../../ghostllm/frames/answer-fold.ts";
 import type { BlockStep, OpenBlock } from "../../../ghostllm/frames/block-sequence.ts";
+import { parseJson } from "../../../ghostllm/frames/json.ts";
 import { readSeal } from "../../../ghostllm/frames/responses.ts";
 import { errorText } from "../errors.ts";
 import { customInput } from "./openai-writer.ts";
@@ -273,6 +275,9 @@ export class ResponseEvents {
       return this.#itemDone(callItem(this.#item.id, block, input, status));
     }
     const text = argumentsOf(json);
+    if (status === "completed" && parseJson(text) === undefined) {
+      throw new OperationalError("upstream_failed", `the model broke off the arguments of its call of "${block.name}"`);
+    }
     const done = `${this.#itemPlace()},"name":${q(block.name)},"arguments":${q(text)}`;
     this.#emit("response.function_call_arguments.done", done);
     this.#itemDone(callItem(this.#item.id, block, text, status));
