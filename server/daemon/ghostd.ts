@@ -56,6 +56,8 @@ async function main(): Promise<void> {
     process.stdout.write(flags.help ? USAGE : `${VERSION}\n`);
     return;
   }
+  // Node's own crash reports list the environment, in which keys of providers may be (I5).
+  process.report.excludeEnv = true;
   const environment = systemEnvironment();
   if (environment.uid === 0 && !flags["allow-root"]) {
     throw new UserError(

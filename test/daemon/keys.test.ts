@@ -288,6 +288,25 @@ test("a key that is refused is repeated nowhere", async () => {
   assert.equal((await rowOf(face.api))?.source, "none");
 });
 
+test("our own model key in OPENAI_API_KEY, where `ghost env` puts it, is never sent to OpenAI", async () => {
+  await using host = await startOpenAiHost({ models: ["gpt-5"] });
+  using folder = testFolder();
+  const config = `[providers.ollama]\ndiscover = false\n[providers.openai]\nbase_url = "${host.baseUrl}"\n`;
+  const look = async (key: string) => {
+    await using daemon = await startTestDaemon({ folder, config, env: { OPENAI_API_KEY: key } });
+    using face = await daemon.connect();
+    await face.api.model.list({ refresh: true }, soon());
+    return { modelKey: daemon.modelKey, row: await rowOf(face.api, "openai") };
+  };
+  const key = newKey();
+  const { modelKey, row } = await look(key);
+  assert.deepEqual([row?.source, row?.variable], ["environment", "OPENAI_API_KEY"]);
+  assert.ok(host.requests.some(({ headers }) => headers.authorization === `Bearer ${key}`));
+  const before = host.requests.length;
+  assert.equal((await look(modelKey)).row?.source, "none");
+  assert.equal(host.requests.length, before);
+});
+
 test("a session bus that hangs delays what needs the keyring, for a bounded time, and nobody else", async () => {
   await using house = await openHouse();
   await using bus = await startSilentBus(house.folder.join("bus"));

@@ -16,6 +16,7 @@ import { portOf } from "../fakes/openai-host-fast.ts";
 import { type OpenAiHost, type ScriptSource, startOpenAiHost } from "../fakes/openai-host.ts";
 import type { Script } from "../fakes/openai-host-script.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
+import { testFolder } from "../support/folder.ts";
 import { type ApiReply, ask, call, configFor } from "../support/http.ts";
 
 /** Random, so that it stands nowhere by accident; with the characters of base64. */
@@ -247,6 +248,38 @@ test("the engine's process has none of the daemon's environment, and no key in r
     [],
   );
 });
+
+test("a crash report of Node's has neither a key of the environment nor a stored one", async () => {
+  using reports = testFolder();
+  const options = `--report-on-signal --report-signal=SIGUSR2 --report-directory=${reports.path}`;
+  await using reporting = await startTestDaemon({
+    config: configFor(host.baseUrl, `key_env = "${KEY_NAME}"\n`),
+    env: { [KEY_NAME]: KEY, NODE_OPTIONS: options },
+  });
+  using client = await reporting.connect();
+  await client.api.key.set({ provider: "up", value: STORED }, soon());
+  assert.equal((await call(reporting, "/v1/chat/completions", { body: ask("up/m") })).status, 200);
+  process.kill(reporting.pid, "SIGUSR2");
+  const until = soon();
+  const report = () => {
+    const [name] = readdirSync(reports.path);
+    return name === undefined ? "" : readFileSync(reports.join(name), "utf8");
+  };
+  // It is written bit by bit, beside everything else that the daemon does.
+  while (!isJson(report())) await client.api.daemon.status({}, until);
+  const text = report();
+  assert.match(text, /"javascriptStack"/);
+  assert.ok(!holdsKey(text));
+});
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 const nobody = "ses_00000000000000000000000000";
 /** Parameters for every method that can be called without an end to the daemon. */
