@@ -106,3 +106,14 @@ test("a request attaches to the longest stored prefix that holds a user message,
     { numRuns: 500 },
   );
 });
+
+test("a title has single spaces for whatever white space and control characters were there", () => {
+  const characters = fc.constantFrom("a", "b", " ", "  ", "\n", "\t", "\u0000", "\u0085", "\u00a0", "\u2028", "😀");
+  fc.assert(
+    fc.property(fc.array(characters, { maxLength: 30 }), (pieces) => {
+      const text = pieces.join("");
+      assert.equal(titleOf([say("user", text)]), text.replace(/[\s\p{Cc}]+/gu, " ").trim());
+    }),
+    { numRuns: 2_000 },
+  );
+});
