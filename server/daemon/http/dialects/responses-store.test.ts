@@ -75,6 +75,25 @@ test("a chain is the conversation in its order; one with a gap, or over two user
   assert.equal(await store.history(ada, "nobody", MAX_BYTES), undefined);
 });
 
+test("an item is found by its id, ours and another server's, for its user, as long as its response is kept", async () => {
+  await using world = await open();
+  const { store, put } = world;
+  const own = "01M8DTX64QGTX7XWGVATJZHQ8T";
+  const output = (id: string) => `{"id":"r","output":[{"type":"message"},{"type":"message","id":"${id}"}]}`;
+  await put(`resp_${own}`, { response: output(`msg_${own}_1`) });
+  await put("theirs", { response: output("msg_abc"), pieces: null });
+  for (const [id, response] of [
+    [`msg_${own}_1`, `resp_${own}`],
+    ["msg_abc", "theirs"],
+  ] as const) {
+    assert.equal(await store.item(ada, id), `{"type":"message","id":"${id}"}`);
+    assert.equal(await store.item(bob, id), undefined);
+    await store.delete(ada, response);
+    assert.equal(await store.item(ada, id), undefined);
+  }
+  assert.equal(await store.item(ada, "msg_nobody"), undefined);
+});
+
 test("a chain that is larger than a body may be is refused before it is read", async () => {
   await using world = await open();
   const { store, put } = world;
