@@ -1,7 +1,7 @@
 /**
  * The HTTP front: listener, access, errors. Routes live in the files it is handed; each names its audience, and one without is a bug that fails at start.
  */
-import { createServer, type Server } from "node:http";
+import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { Socket } from "node:net";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import type { ClientId, UserId } from "../../../protocol/ids.ts";
@@ -143,6 +143,11 @@ function createApp(
     if (audience === undefined) throw new BugError("internal", `the route ${route.url} names no audience`);
     for (const method of [route.method].flat()) routes.push({ method, path: route.url, audience });
   });
+  // Node reads nothing more from a connection that asked for a WebSocket and got an answer: it would stay open for ever, and hold up the end.
+  app.addHook("onResponse", ({ raw }, _reply, next) => {
+    if (wantsSocket(raw)) raw.socket.destroySoon();
+    next();
+  });
   app.addHook("onRequest", (request, reply, next) => {
     // An unknown path asks for a key too: nobody can map what is here without one.
     const audience = request.is404 ? "model" : (request.routeOptions.config.audience ?? "face");
@@ -202,6 +207,10 @@ function answerUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
   socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
 }
 
+function wantsSocket({ method, headers }: IncomingMessage): boolean {
+  return method === "GET" && headers.upgrade?.toLowerCase() === "websocket";
+}
+
 function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Server {
   const server = createServer(
     {
@@ -210,6 +219,8 @@ function createRawServer(handler: Parameters<typeof createServer>[1] & {}): Serv
       connectionsCheckingInterval: 1_000,
       keepAliveTimeout: 75_000,
       noDelay: true,
+      // Some clients offer HTTP/2 with each request; only a WebSocket is one that Node need not read as HTTP.
+      shouldUpgradeCallback: wantsSocket,
     },
     handler,
   );
