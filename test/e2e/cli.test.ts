@@ -168,15 +168,29 @@ test("a completion of a real file continues its code, by the embedded model that
 
 test("the lines of `ghost env` evaluate in a shell and open the model APIs", async () => {
   const { stdout } = await ghost(["env"]);
-  const script = `eval "$1"; exec curl -sS -H "Authorization: Bearer $OPENAI_API_KEY" "$OPENAI_BASE_URL/models"`;
-  const { stdout: answer } = await spawnProgram(["sh", "-c", script, "sh", stdout], {
-    env: { PATH: daemon.env["PATH"] ?? "" },
-  }).finished;
-  const models = z.object({ data: z.array(z.object({ id: z.string() })) }).parse(JSON.parse(answer));
-  assert.ok(models.data.some(({ id }) => id === "fake/talker"));
-  assert.match(
+  const requests = [
+    `-H "Authorization: Bearer $OPENAI_API_KEY" "$OPENAI_BASE_URL/models"`,
+    `-H "Authorization: Bearer $ANTHROPIC_AUTH_TOKEN" -H "anthropic-version: 2023-06-01" "$ANTHROPIC_BASE_URL/v1/models?limit=1000"`,
+  ];
+  for (const request of requests) {
+    const { stdout: answer } = await spawnProgram(["sh", "-c", `eval "$1"; exec curl -sS ${request}`, "sh", stdout], {
+      env: { PATH: daemon.env["PATH"] ?? "" },
+    }).finished;
+    const models = z.object({ data: z.array(z.object({ id: z.string() })) }).parse(JSON.parse(answer));
+    assert.ok(models.data.some(({ id }) => id === "fake/talker"));
+  }
+  const variables = {
+    OPENAI_BASE_URL: `${daemon.http}/v1`,
+    OPENAI_API_KEY: daemon.modelKey,
+    ANTHROPIC_BASE_URL: daemon.http,
+    ANTHROPIC_AUTH_TOKEN: daemon.modelKey,
+  };
+  assert.deepEqual(JSON.parse((await ghost(["env", "--json"])).stdout), variables);
+  assert.equal(
     (await ghost(["env", "--shell", "fish"])).stdout,
-    /^set -gx OPENAI_BASE_URL '.+'\nset -gx OPENAI_API_KEY '.+'\n$/,
+    Object.entries(variables)
+      .map(([name, value]) => `set -gx ${name} '${value}'\n`)
+      .join(""),
   );
 });
 

@@ -11,7 +11,7 @@ const envOptions = z.object({ shell: shellSchema.default("sh") });
 export function registerEnv(program: Command, run: Runner): void {
   program
     .command("env")
-    .description("print OPENAI_BASE_URL and OPENAI_API_KEY for this daemon as lines for a shell")
+    .description("print the addresses and the key that OpenAI's and Anthropic's clients read, as lines for a shell")
     .addOption(
       new Option("--shell <name>", "whose syntax (default: sh, which fish understands too)").choices(
         shellSchema.options,
@@ -25,7 +25,13 @@ async function env(context: CliContext, asked: z.infer<typeof shellSchema>): Pro
   const { output, signal } = context;
   using client = await context.connect();
   const { key, openaiBaseUrl } = await client.api.key.model({}, signal);
-  const variables = { OPENAI_BASE_URL: openaiBaseUrl, OPENAI_API_KEY: key };
+  const variables = {
+    OPENAI_BASE_URL: openaiBaseUrl,
+    OPENAI_API_KEY: key,
+    // Anthropic's clients put /v1 before the path themselves.
+    ANTHROPIC_BASE_URL: openaiBaseUrl.replace(/\/v1$/, ""),
+    ANTHROPIC_AUTH_TOKEN: key,
+  };
   const shell = output.json ? "json" : asked;
   if (shell === "json") return output.document(variables);
   for (const [name, value] of Object.entries(variables)) {
