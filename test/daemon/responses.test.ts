@@ -7,6 +7,7 @@ import { z } from "zod";
 import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
 import type { Script } from "../fakes/openai-host-script.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
+import { testFolder } from "../support/folder.ts";
 import { call, configFor, errorOf } from "../support/http.ts";
 import { checkStream, eventsOf, type ReadResponse, responseOf, textOfResponse } from "../support/responses.ts";
 
@@ -359,6 +360,41 @@ test("a response under way can be seen and cancelled", async () => {
   await assert.rejects(async () => {
     for (;;) if ((await iterator.next()).done === true) return;
   });
+});
+
+test("a conversation of megabytes is read beside the main loop, and goes on like any other", async () => {
+  const long = "Grüße 🦊 ".repeat(60_000);
+  const first = await answer({ tokens: ["noted"] }, { input: [{ role: "user", content: long }] });
+  await answer({ tokens: 1 }, { input: "and?", previous_response_id: first.id, tools: [read] });
+  assert.deepEqual(said(), [
+    ["user", long],
+    ["assistant", "noted"],
+    ["user", "and?"],
+  ]);
+  const refused = await post({
+    input: [
+      { role: "user", content: long },
+      { type: "item_reference", id: "msg_1" },
+    ],
+  });
+  assert.equal(refused.status, 404);
+});
+
+test("what a client was told is complete is there after the daemon was killed", async () => {
+  using folder = testFolder();
+  const config = configFor(host.baseUrl);
+  await using killed = await startTestDaemon({ folder, config });
+  host.playOnce({ tokens: ["one"] });
+  const told = await call(killed, "/v1/responses", { body: { model: "up/m", input: "first", stream: true } });
+  await killed.kill();
+  const { id } = checkStream(eventsOf(told.text));
+  await using next = await startTestDaemon({ folder, config });
+  const body = { model: "up/m", input: "second", previous_response_id: id };
+  assert.equal((await call(next, "/v1/responses", { body })).status, 200);
+  assert.deepEqual(
+    said().map(([, content]) => content),
+    ["first", "one", "second"],
+  );
 });
 
 test("GET on the collection without an upgrade says how to ask", async () => {
