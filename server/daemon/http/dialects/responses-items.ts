@@ -50,6 +50,8 @@ const reasoningSchema = z.looseObject({
   content: z.array(z.looseObject({ text: z.string() })).nullish(),
   encrypted_content: z.string().nullish(),
 });
+/** Tools that the client offers from this place on. */
+const toolsSchema = z.looseObject({ tools: z.array(z.unknown()) });
 const compactionSchema = z.looseObject({ encrypted_content: z.string() });
 const otherSchema = z.looseObject({
   type: z.string().nullish(),
@@ -74,6 +76,7 @@ const DROPPABLE_ITEMS: readonly string[] = [
   "mcp_list_tools",
   "tool_search_call",
   "tool_search_output",
+  "configuration_update",
 ];
 
 type Entry =
@@ -89,6 +92,8 @@ export interface ReadItems {
   readonly hasFiles: boolean;
   /** The `call_id` of a result whose call is not among the items. */
   readonly unmatched: string | undefined;
+  /** Offered by an item, as the client wrote them. */
+  readonly tools: readonly unknown[];
   /** Some items are only named, by their ids: they must be put in their places first. */
   readonly hasReferences: boolean;
   /** Its last item asks for a compaction of all others. */
@@ -111,6 +116,7 @@ class ItemReader {
   readonly #calls = new Set<string>();
   readonly #results: string[] = [];
   readonly #extras: Record<string, unknown> = {};
+  readonly #tools: unknown[] = [];
   #hasImages = false;
   #hasFiles = false;
   #isForeign = false;
@@ -149,6 +155,9 @@ class ItemReader {
         return this.#output(checkValue(outputSchema, value, place));
       case "reasoning":
         return this.#reasoning(checkValue(reasoningSchema, value, place));
+      case "additional_tools":
+        this.#tools.push(...checkValue(toolsSchema, value, place).tools);
+        return;
       case "compaction":
         return this.#compaction(checkValue(compactionSchema, value, place));
       default:
@@ -163,6 +172,7 @@ class ItemReader {
       hasImages: this.#hasImages,
       hasFiles: this.#hasFiles,
       unmatched: this.#results.find((id) => !this.#calls.has(id)),
+      tools: this.#tools,
       hasReferences: this.#hasReferences,
       isCompaction: trigger.success && trigger.data.type === "compaction_trigger",
       extras: this.#extras,

@@ -179,6 +179,19 @@ test("tools of every kind, and which of them may be called", () => {
   assert.deepEqual([allowed.toolChoice, allowed.tools], ["required", [functions[1], hosted]]);
 });
 
+test("tools that an item offers are offered as the others are", () => {
+  const item = { type: "additional_tools", role: "developer", tools: [{ type: "custom", name: "exec" }] };
+  const { tools, extras } = facts({ tools: [read], input: [item, { role: "user", content: "x" }] });
+  assert.deepEqual(
+    tools.map(({ kind, name }) => [kind, name]),
+    [
+      ["function", "read"],
+      ["custom", "exec"],
+    ],
+  );
+  assert.deepEqual(extras, {});
+});
+
 test("formats, effort and limits are canonical", () => {
   const schema = { type: "object" };
   const asked = facts({

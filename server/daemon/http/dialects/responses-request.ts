@@ -8,7 +8,7 @@ import { UserError } from "../../../base/errors.ts";
 import { present } from "../../../base/optional.ts";
 import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
 import type { Message, ReasoningOptions, TextFormat, ToolChoice, ToolSpec } from "../../../ghostllm/stream.ts";
-import { type ChatFacts, checkBody, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
+import { type ChatFacts, checkBody, checkValue, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
 import { readItems } from "./responses-items.ts";
 
 const name = z.string().min(1);
@@ -141,7 +141,7 @@ export function parseResponses(body: Buffer): ParsedChat<ResponsesOwn> {
   const request = checkBody(requestSchema, body);
   refuseKept(request);
   const items = readItems(request.input ?? []);
-  const { tools, choice } = toolsOf(request);
+  const { tools, choice } = toolsOf(request, items.tools);
   const facts: ChatFacts<ResponsesOwn> = {
     model: request.model,
     stream: request.stream ?? false,
@@ -207,8 +207,12 @@ function reasoningOf({ reasoning }: Request): ReasoningOptions | undefined {
   return { ...present("effort", reasoning.effort), ...(isShown ? { isShown } : {}) };
 }
 
-function toolsOf(request: Request): { readonly tools: readonly ToolSpec[]; readonly choice: ToolChoice } {
-  const tools = (request.tools ?? []).flatMap(toTools);
+function toolsOf(
+  request: Request,
+  offered: readonly unknown[],
+): { readonly tools: readonly ToolSpec[]; readonly choice: ToolChoice } {
+  const later = checkValue(z.array(tool), offered, "input");
+  const tools = [...(request.tools ?? []), ...later].flatMap(toTools);
   if (tools.length > MAX_TOOLS) {
     throw new UserError("invalid_params", `\`tools\`: ${tools.length} tools are more than ${MAX_TOOLS}`, {
       details: { field: "tools" },
