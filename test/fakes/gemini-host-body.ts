@@ -142,6 +142,20 @@ export const geminiCountBody = z.strictObject({
   generateContentRequest: generateBody.extend({ model: z.string() }).optional(),
 });
 
+export const geminiEmbedBody = z.strictObject({
+  requests: z
+    .array(
+      z.strictObject({
+        model: z.string(),
+        content,
+        taskType: z.string().optional(),
+        title: z.string().optional(),
+        outputDimensionality: z.int().positive().optional(),
+      }),
+    )
+    .min(1),
+});
+
 export type GenerateBody = z.infer<typeof generateBody>;
 export type GeminiContent = z.infer<typeof content>;
 export type GeminiPart = z.infer<typeof part>;

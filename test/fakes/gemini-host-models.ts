@@ -51,6 +51,9 @@ export function geminiFactsOf(model: string): GeminiFacts {
 
 /** One entry of `GET /v1beta/models`. */
 export function geminiModel(id: string): object {
+  const methods = id.includes("embedding")
+    ? ["embedContent", "countTextTokens", "countTokens", "asyncBatchEmbedContent"]
+    : ["generateContent", "countTokens", "createCachedContent", "batchGenerateContent"];
   return {
     name: `models/${id}`,
     version: "001",
@@ -61,7 +64,7 @@ export function geminiModel(id: string): object {
     description: "A model of the fake host.",
     inputTokenLimit: 1_048_576,
     outputTokenLimit: 65_536,
-    supportedGenerationMethods: ["generateContent", "countTokens", "createCachedContent", "batchGenerateContent"],
+    supportedGenerationMethods: methods,
     temperature: 1,
     topP: 0.95,
     topK: 64,

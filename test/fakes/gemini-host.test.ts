@@ -173,6 +173,23 @@ describe("healthy answers", () => {
     assert.deepEqual([host.violations, host.refusals], [[], []]);
   });
 
+  test("texts are embedded in batches of a hundred, by models that do", async () => {
+    await using host = await startGeminiHost({ models: ["gemini-embedding-001"] });
+    const { models } = client(host);
+    const [listed] = (await models.list()).page;
+    assert.ok(listed?.supportedActions?.includes("embedContent"));
+    const embed = (model: string, contents: string[]) => models.embedContent({ model, contents });
+    await assert.rejects(embed("gemini-embedding-9", ["a"]), ApiError);
+    const tooMany = Array.from({ length: 101 }, () => "a");
+    await assert.rejects(embed("gemini-embedding-001", tooMany), ApiError);
+    const { embeddings } = await embed("gemini-embedding-001", ["a"]);
+    assert.deepEqual(
+      embeddings?.map(({ values }) => values),
+      [[1, 97]],
+    );
+    assert.deepEqual(host.violations, []);
+  });
+
   test("a stream has CRLF by itself and keeps its meaning in LF, with comments, unknown chunks, pieces of 3 bytes", async () => {
     await using host = await startGeminiHost();
     const script = textScript("Grüße ", "aus ", "Köln 🏙");

@@ -1,5 +1,5 @@
 /**
- * A fake of Google's Gemini API on a real socket: `:streamGenerateContent?alt=sse`, `:generateContent`, `:countTokens`, `/models`, under `/v1beta` and,
+ * A fake of Google's Gemini API on a real socket: `:streamGenerateContent?alt=sse`, `:generateContent`, `:countTokens`, `:batchEmbedContents`, `/models`, under `/v1beta` and,
  * as the official client asks from its version 3 on, under `/v1`.
  * 1. It holds requests against the rules that the real one enforces (`gemini-host-rules.ts`); what breaks one is answered 400 and kept in `refusals`.
  * 2. A body with a field or shape that the API does not have is answered 400, as the real one does, and is a violation; so is a key in the URL, which
@@ -13,7 +13,7 @@ import { countUsage } from "./cloud-frames.ts";
 import { playCloudAnswer, sendCloudStatus } from "./cloud-player.ts";
 import { firstProblem, type SchemaProblem } from "./cloud-schema.ts";
 import type { CloudRequest, CloudScript, CloudScriptSource, CloudStatus, ErrorWords } from "./cloud-script.ts";
-import { type GenerateBody, geminiCountBody, generateBody } from "./gemini-host-body.ts";
+import { type GenerateBody, geminiCountBody, geminiEmbedBody, generateBody } from "./gemini-host-body.ts";
 import {
   composeGemini,
   geminiBody,
@@ -52,6 +52,8 @@ const DEFAULT_MODELS = ["gemini-4-argon", "gemini-3.8-flash", "gemini-3.1-pro-pr
 /** The API's default and largest page. */
 const PAGE_SIZE = 50;
 const MAX_PAGE_SIZE = 1000;
+/** Texts in one batch. */
+const MAX_EMBEDDED = 100;
 
 export async function startGeminiHost(options: GeminiHostOptions = {}): Promise<GeminiHost> {
   const memory = new GeminiMemory();
@@ -119,6 +121,7 @@ async function serve(exchange: Exchange<CloudScript>, desk: Desk): Promise<void>
   } else if (isPost && method === "generateContent" && url.search === "") {
     await answer(exchange, desk, { model, isStream: false });
   } else if (isPost && method === "countTokens" && url.search === "") countTokens(exchange, desk, model);
+  else if (isPost && method === "batchEmbedContents" && url.search === "") embed(exchange, desk, model);
   else desk.host.refuseUnmodelled(response, `no route ${request.method} ${request.path}`);
 }
 
@@ -174,6 +177,32 @@ function countTokens(exchange: Exchange<CloudScript>, desk: Desk, model: string)
   const totalTokens = counts?.inputTokens ?? 0;
   const details = { promptTokensDetails: [{ modality: "TEXT", tokenCount: totalTokens }] };
   sendJson(response, JSON.stringify({ totalTokens, ...details }));
+}
+
+/** Vectors of two numbers that tell the texts apart: their length and their first character. */
+function embed(exchange: Exchange<CloudScript>, desk: Desk, model: string): void {
+  const { request, script, response, isChosen } = exchange;
+  if (!isKnown(exchange, desk, { model, method: "batchEmbedContents" })) return;
+  const parsed = geminiEmbedBody.safeParse(request.body);
+  if (!parsed.success) {
+    refuseShape(exchange, desk, firstProblem(parsed.error));
+    return;
+  }
+  const { requests } = parsed.data;
+  if (requests.length > MAX_EMBEDDED || requests.some((each) => each.model !== `models/${model}`)) {
+    const message = `* BatchEmbedContentsRequest.requests: at most ${MAX_EMBEDDED} requests can be in one batch, all of the same model\n`;
+    refuse(desk, exchange, { code: 400, message });
+    return;
+  }
+  if (script.status !== undefined && isChosen) {
+    sendStatus(response, script.status);
+    return;
+  }
+  const texts = requests.map(({ content }) => (content.parts ?? []).map(({ text = "" }) => text).join(""));
+  sendJson(
+    response,
+    JSON.stringify({ embeddings: texts.map((text) => ({ values: [text.length, text.codePointAt(0) ?? 0] })) }),
+  );
 }
 
 function listModels(exchange: Exchange<CloudScript>, desk: Desk, query: URLSearchParams): void {

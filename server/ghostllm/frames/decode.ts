@@ -1,7 +1,7 @@
 /** Frames back into events, by dialect: the transcript replays what was spooled with it. */
 import type { Dialect, StreamEvent } from "../stream.ts";
-import { BugError } from "../../base/errors.ts";
 import { decodeAnthropic } from "./anthropic.ts";
+import { decodeGemini } from "./gemini.ts";
 import { decodeOllama } from "./ollama.ts";
 import { decodeOpenAi } from "./openai.ts";
 import { decodeResponses } from "./responses.ts";
@@ -18,7 +18,7 @@ export function decodeFrame(dialect: Dialect, bytes: Buffer): readonly StreamEve
     case "anthropic-messages":
       return decodeAnthropic(bytes);
     case "gemini":
-      throw new BugError("internal", `nothing speaks ${dialect} yet`);
+      return decodeGemini(bytes);
     case "events":
       return [];
   }

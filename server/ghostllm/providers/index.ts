@@ -9,6 +9,7 @@ import { createAzureProvider, declareAzureKey } from "./azure.ts";
 import { createAnthropicProvider } from "./anthropic.ts";
 import { createCompatibleProvider } from "./compatible.ts";
 import { createEmbeddedProvider, type EmbeddedProvider } from "./embedded.ts";
+import { createGeminiProvider } from "./gemini.ts";
 import type { ProviderKeys } from "./keys.ts";
 import { localityOf } from "./locality.ts";
 import { createOllamaProvider } from "./ollama.ts";
@@ -79,8 +80,8 @@ export function createProviders(context: ProviderContext): ProviderSet {
 }
 
 /** Those that need an account of the user's own: each has no models until there is a key for it. */
-function withAccounts({ config, http, permitFor, keys }: ProviderContext): readonly Provider[] {
-  const { anthropic, openai, azure, xai } = config;
+function withAccounts({ config, http, permitFor, keys, ids }: ProviderContext): readonly Provider[] {
+  const { anthropic, openai, azure, xai, gemini } = config;
   const at = <Settings extends { readonly base_url: string; readonly locality?: Locality | undefined }>(
     settings: Settings,
   ) => ({
@@ -97,5 +98,6 @@ function withAccounts({ config, http, permitFor, keys }: ProviderContext): reado
     ...(openai.enabled ? [createOpenAiProvider(at(openai))] : []),
     ...(azure.enabled && azureUrl !== undefined ? [createAzureProvider(at({ ...azure, base_url: azureUrl }))] : []),
     ...(xai.enabled ? [createXaiProvider(at(xai))] : []),
+    ...(gemini.enabled ? [createGeminiProvider({ ...at(gemini), ids })] : []),
   ];
 }
