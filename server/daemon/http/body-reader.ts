@@ -24,6 +24,8 @@ export interface ReadBody<Facts> {
   readonly facts: Facts;
   /** The body with other values for its dialect's `members`, everything else byte for byte. `values` are JSON texts. */
   with(values: Readonly<Record<string, string>>): Buffer;
+  /** The JSON text of one of its dialect's `members`. */
+  member(name: string): string | undefined;
 }
 
 export type ReadChat<Name extends ChatDialect> = ReadBody<ChatFacts<ChatOwn[Name]>> & {
@@ -47,17 +49,26 @@ interface Head<Facts> {
   readonly places: MemberPlaces;
 }
 
+function placed<Facts>(body: Buffer, facts: Facts, places: () => MemberPlaces): ReadBody<Facts> {
+  return {
+    facts,
+    with: (values) => setMembers(body, values, places()),
+    member(name) {
+      const found = places().found.findLast(({ key }) => key === name);
+      return found === undefined ? undefined : body.toString("utf8", found.valueStart, found.valueEnd);
+    },
+  };
+}
+
 export function createBodyReader(workers: WorkerPool): BodyReader {
   const ask = async <Result>(job: BodyJob, body: Buffer, signal: AbortSignal) =>
     decodeReply<Result>(await workers.run(encodeJob(job, body), signal));
-  const inline = <Facts>(body: Buffer, facts: Facts, members: readonly string[]): ReadBody<Facts> => ({
-    facts,
-    with: (values) => setMembers(body, values, findMembers(body, members)),
-  });
-  const remote = <Facts>(body: Buffer, { facts, places }: Head<Facts>): ReadBody<Facts> => ({
-    facts,
-    with: (values) => setMembers(body, values, places),
-  });
+  const inline = <Facts>(body: Buffer, facts: Facts, members: readonly string[]): ReadBody<Facts> => {
+    let places: MemberPlaces | undefined;
+    return placed(body, facts, () => (places ??= findMembers(body, members)));
+  };
+  const remote = <Facts>(body: Buffer, { facts, places }: Head<Facts>): ReadBody<Facts> =>
+    placed(body, facts, () => places);
   return {
     async readChat(dialect, body, signal) {
       const { parse, members } = CHAT_PARSERS[dialect];

@@ -4,17 +4,9 @@
  */
 import { arrayElements, topLevelMembers } from "../../../base/json-scan.ts";
 import { isRecord, parseJson } from "../../../ghostllm/frames/json.ts";
-import { UserError } from "../../../base/errors.ts";
 
 /** Items as JSON texts, one after the other with commas between: an array without its brackets. */
 export type ItemsText = string;
-
-/** The request's own input. `"hello"` is one message of the user's. */
-export function inputItems(body: Buffer): ItemsText {
-  const input = topLevelMembers(body).findLast(({ key }) => key === "input");
-  if (input === undefined) return "";
-  return itemsOf(body.toString("utf8", input.valueStart, input.valueEnd));
-}
 
 /** The output of a response's JSON text. */
 export function outputItems(response: string): ItemsText {
@@ -23,7 +15,8 @@ export function outputItems(response: string): ItemsText {
   return output === undefined ? "" : itemsOf(bytes.toString("utf8", output.valueStart, output.valueEnd));
 }
 
-function itemsOf(value: string): ItemsText {
+/** The items of a request's `input`, as JSON. `"hello"` is one message of the user's. */
+export function itemsOf(value = ""): ItemsText {
   if (value.startsWith("[")) return value.slice(1, -1).trim();
   if (!value.startsWith('"')) return "";
   return `{"type":"message","role":"user","content":[{"type":"input_text","text":${value}}]}`;
@@ -63,20 +56,6 @@ export function itemOf(items: ItemsText, itemId: string): string | undefined {
 
 export function joinItems(...texts: readonly ItemsText[]): ItemsText {
   return texts.filter((text) => text !== "").join(",");
-}
-
-/**
- * The body with these items as its whole input, and without what referred to them.
- * @throws UserError `body_too_large`
- */
-export function withInput(body: Buffer, items: ItemsText, maxBytes: number): Buffer {
-  const expanded = rebuild(body, { drop: ["previous_response_id"], set: { input: `[${items}]` } });
-  if (expanded.length <= maxBytes) return expanded;
-  throw new UserError(
-    "body_too_large",
-    `with the conversation before it, the request has ${expanded.length} bytes; the limit is ${maxBytes}`,
-    { details: { limitBytes: maxBytes } },
-  );
 }
 
 /** The object with other members: those in `drop` are gone, those in `set` have this JSON text; what stays keeps its bytes. */

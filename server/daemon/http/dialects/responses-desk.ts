@@ -11,7 +11,8 @@ import type { Answer } from "../../../ghostllm/brain.ts";
 import { sealOpaque } from "../../../ghostllm/frames/opaque.ts";
 import type { ChatRequest } from "../../../ghostllm/stream.ts";
 import type { Actor } from "../../../platform/permit.ts";
-import { inputItems, type ItemsText, joinItems, outputItems, resolveReferences, withInput } from "./responses-body.ts";
+import { itemsOf, type ItemsText, joinItems, outputItems, resolveReferences } from "./responses-body.ts";
+import type { ReadChat } from "../body-reader.ts";
 import { sealCall } from "./responses-items.ts";
 import type { ResponsesOwn } from "./responses-request.ts";
 import type { ResponseStore } from "./responses-store.ts";
@@ -50,12 +51,12 @@ export async function prepareResponse(
   const first = await options.bodies.readChat("openai-responses", body, signal);
   const { own } = first.facts;
   const earlier = own.previousId === undefined ? undefined : await historyOf(options, own.previousId, asker);
-  const resolved = own.hasReferences ? await resolve(options, inputItems(body), asker) : undefined;
+  const resolved = own.hasReferences ? await resolve(options, itemsOf(first.member("input")), asker) : undefined;
   // Looking for the input costs as much as parsing it: it is done where somebody needs it.
-  const input = () => resolved ?? inputItems(body);
+  const input = () => resolved ?? itemsOf(first.member("input"));
   const items = () => joinItems(earlier?.items ?? "", input());
   const isWhole = earlier === undefined && resolved === undefined;
-  const whole = isWhole ? body : withInput(body, items(), options.maxBodyBytes);
+  const whole = isWhole ? body : withInput(first, items(), options.maxBodyBytes);
   const read = isWhole ? first : await options.bodies.readChat("openai-responses", whole, signal);
   const { unmatched, include } = read.facts.own;
   if (unmatched !== undefined) {
@@ -80,6 +81,17 @@ export async function prepareResponse(
           { input: items(), previousId: null },
     items,
   };
+}
+
+/** The body with these items as its whole input. @throws UserError `body_too_large` */
+function withInput(read: ReadChat<"openai-responses">, items: ItemsText, maxBytes: number): Buffer {
+  const whole = read.with({ input: `[${items}]`, previous_response_id: "null" });
+  if (whole.length <= maxBytes) return whole;
+  throw new UserError(
+    "body_too_large",
+    `with the conversation before it, the request has ${whole.length} bytes; the limit is ${maxBytes}`,
+    { details: { limitBytes: maxBytes } },
+  );
 }
 
 /** Clients whose history the server keeps name items instead of sending them. */

@@ -134,7 +134,7 @@ const REASONING_SEALS = "reasoning.encrypted_content";
 const LOGPROBS = "message.output_text.logprobs";
 
 /** The members that are set in a body before it is relayed. */
-export const RESPONSES_MEMBERS: readonly string[] = ["model", "store", "include"];
+export const RESPONSES_MEMBERS: readonly string[] = ["model", "store", "include", "input", "previous_response_id"];
 
 /** @throws UserError `invalid_json` | `invalid_params` */
 export function parseResponses(body: Buffer): ParsedChat<ResponsesOwn> {

@@ -98,6 +98,7 @@ test("a chain that is larger than a body may be is refused before it is read", a
   await using world = await open();
   const { store, put } = world;
   await put("a", { input: `"${"x".repeat(5_000)}"` });
+  assert.equal(await store.history(bob, "a", 1_000), undefined, "nobody else learns even that");
   await assert.rejects(
     store.history(ada, "a", 1_000),
     (error) => error instanceof GhostError && error.code === "body_too_large",

@@ -29,7 +29,7 @@ export const responseMigrations: readonly (readonly string[])[] = [
     // What is looked through stands before the texts, which SQLite keeps on pages of their own.
     `CREATE TABLE responses (
       id TEXT NOT NULL, user_id TEXT NOT NULL, previous_id TEXT, size INTEGER NOT NULL, created_at REAL NOT NULL,
-      pieces TEXT, input TEXT NOT NULL, response TEXT NOT NULL, PRIMARY KEY (user_id, id))`,
+      pieces TEXT, input TEXT NOT NULL, output TEXT NOT NULL, response TEXT NOT NULL, PRIMARY KEY (user_id, id))`,
     `CREATE INDEX responses_by_time ON responses (user_id, created_at, id, size)`,
     // Of items that another server named; ours say their response themselves.
     `CREATE TABLE response_items (
@@ -72,7 +72,8 @@ const row = z.object({
   created_at: z.number(),
 });
 const piecesSchema = z.array(z.array(z.int()));
-const chainRow = z.object({ previous_id: z.string().nullable(), input: z.string(), response: z.string() });
+const chainRow = z.object({ previous_id: z.string().nullable(), input: z.string(), output: z.string() });
+const outputRow = z.object({ output: z.string() });
 const nameRow = z.object({ response_id: z.string() });
 const lengthRow = z.object({ total: z.number().nullable() });
 
@@ -128,19 +129,13 @@ export function createResponseStore(options: {
   return {
     async put({ id, userId, previousId, input, response, pieces, createdAtMs }) {
       puts += 1;
-      const size = input.length + response.length;
+      const output = outputItems(response);
+      const size = input.length + output.length + response.length;
+      const lengths = pieces === null ? null : JSON.stringify(pieces);
       const insert: Statement = {
-        sql: "INSERT OR REPLACE INTO responses (id, user_id, previous_id, input, response, pieces, size, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        values: [
-          id,
-          userId,
-          previousId,
-          input,
-          response,
-          pieces === null ? null : JSON.stringify(pieces),
-          size,
-          createdAtMs,
-        ],
+        sql: `INSERT OR REPLACE INTO responses
+          (id, user_id, previous_id, size, created_at, pieces, input, output, response) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+        values: [id, userId, previousId, size, createdAtMs, lengths, input, output, response],
       };
       const named = pieces === null ? itemIds(response).map((itemId) => nameItem(userId, itemId, id)) : [];
       await database.write([insert, ...named, ...(puts % PRUNE_EVERY === 1 ? [prune(userId)] : [])]);
@@ -152,9 +147,15 @@ export function createResponseStore(options: {
         "SELECT response_id FROM response_items WHERE user_id = ? AND item_id = ?",
         [userId, itemId],
       );
-      const id = named?.response_id ?? OWN_ITEM.exec(itemId)?.[1];
-      const stored = id === undefined ? undefined : await get(userId, named === undefined ? `resp_${id}` : id);
-      return stored === undefined ? undefined : itemOf(outputItems(stored.response), itemId);
+      const own = OWN_ITEM.exec(itemId)?.[1];
+      const id = named?.response_id ?? (own === undefined ? undefined : `resp_${own}`);
+      if (id === undefined) return undefined;
+      const [found] = await database.read(
+        outputRow,
+        "SELECT output FROM responses WHERE user_id = ? AND id = ? AND created_at >= ?",
+        [userId, id, clock.now() - MAX_AGE_MS],
+      );
+      return found === undefined ? undefined : itemOf(found.output, itemId);
     },
     async delete(userId, id) {
       const isThere = (await get(userId, id)) !== undefined;
@@ -183,9 +184,9 @@ async function readChain(
   }
   const rows = await database.read(
     chainRow,
-    `${CHAIN} SELECT responses.previous_id, input, response FROM chain JOIN responses ON user_id = ?1 AND responses.id = chain.id ORDER BY depth DESC`,
+    `${CHAIN} SELECT responses.previous_id, input, output FROM chain JOIN responses ON user_id = ?1 AND responses.id = chain.id ORDER BY depth DESC`,
     values,
   );
   if (rows.length === 0 || rows[0]?.previous_id !== null) return undefined;
-  return joinItems(...rows.flatMap(({ input, response }) => [input, outputItems(response)]));
+  return joinItems(...rows.flatMap(({ input, output }) => [input, output]));
 }
