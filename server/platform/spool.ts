@@ -54,12 +54,10 @@ export interface Spool extends AsyncDisposable {
    */
   append(parts: readonly Buffer[]): Position;
   /**
-   * Takes one record that need not be written at once (5): nobody may be shown or told what depends on it before the next `append` or `flush`.
+   * Takes one record that need not be written at once (5): nobody may be shown or told what depends on it before the next `append` or the next turn.
    * `onLost` hears when it could not be written. @throws OperationalError `storage_full`, as `append`.
    */
   stage(parts: readonly Buffer[], onLost: (error: unknown) => void): Position;
-  /** Writes what was staged. @throws OperationalError `storage_full`; all of that is lost then. */
-  flush(): void;
   /** The bytes of a record that was written by this process and not released; from the system's cache, since it is young. @throws when it is gone. */
   read(position: Position): Buffer;
   /** Writes a large body beside the records, off the main thread; the name goes into a record. @throws OperationalError `storage_full` */
@@ -160,10 +158,6 @@ class SegmentedSpool implements Spool {
       this.#flushQuietly();
     });
     return position;
-  }
-
-  flush(): void {
-    this.#flush(undefined);
   }
 
   read(position: Position): Buffer {
