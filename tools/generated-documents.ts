@@ -9,6 +9,7 @@ interface GeneratedDocument {
 export const generatedDocuments: readonly GeneratedDocument[] = [
   { path: "docs/errors.md", render: async () => (await import("./errors-manual.ts")).renderErrorsManual() },
   { path: "docs/carriage.md", render: async () => (await import("./carriage-manual.ts")).renderCarriageManual() },
+  { path: "docs/dialects.md", render: async () => (await import("./dialects-manual.ts")).renderDialectsManual() },
   { path: "docs/protocol.md", render: async () => (await import("../protocol/manual.ts")).renderProtocolManual() },
   {
     path: "docs/configuration.md",

@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { agentsFolder } from "../../tools/agents.mjs";
 import { type TestFolder, testFolder } from "../support/folder.ts";
@@ -21,12 +21,14 @@ export interface AgentRun {
 export interface AgentHome extends Disposable {
   readonly home: string;
   readonly work: string;
-  /** A file of the home folder, with its folders. */
-  write(path: string, content: string): void;
   /** What stands in a file of the work folder; undefined where there is none. */
   read(path: string): string | undefined;
-  run(program: string, args: readonly string[], env?: Readonly<Record<string, string>>): Promise<AgentRun>;
+  /** Runs lines of sh in the work folder. */
+  run(script: string, env: Readonly<Record<string, string>>): Promise<AgentRun>;
 }
+
+/** Where an agent's own program lies. */
+export const agentProgram = (name: string): string => join(agentsFolder, "node_modules", ".bin", name);
 
 export function agentHome(): AgentHome {
   const folder: TestFolder = testFolder();
@@ -36,27 +38,20 @@ export function agentHome(): AgentHome {
   return {
     home,
     work,
-    write(path, content) {
-      const file = join(home, path);
-      mkdirSync(dirname(file), { recursive: true });
-      writeFileSync(file, content);
-    },
     read(path) {
       const file = join(work, path);
       return existsSync(file) ? readFileSync(file, "utf8") : undefined;
     },
-    run: (program, args, env = {}) =>
-      run(join(agentsFolder, "node_modules", ".bin", program), args, { home, work, env }),
+    run: (script, env) => run(script, { home, work, env }),
     [Symbol.dispose]: () => folder[Symbol.dispose](),
   };
 }
 
 async function run(
-  program: string,
-  args: readonly string[],
+  script: string,
   { home, work, env }: { readonly home: string; readonly work: string; readonly env: Readonly<Record<string, string>> },
 ): Promise<AgentRun> {
-  const child = spawn(program, args, {
+  const child = spawn("sh", ["-c", script], {
     cwd: work,
     stdio: ["ignore", "pipe", "pipe"],
     detached: true,

@@ -1,18 +1,18 @@
 /**
- * Four real coding agents, each through its own dialect, finish a task that needs one tool call: the model (a scripted chat server that speaks none of
- * their dialects but one) asks for the agent's shell, the agent runs it and reports, the model says that it is done.
+ * Real coding agents, each set up and called as its page in docs/clients says, finish a task that needs one tool call: the model (a scripted chat
+ * server, whatever the agent's dialect) asks for the agent's shell, the agent runs it and reports, the model says that it is done.
  */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
 import type { Script } from "../fakes/openai-host-script.ts";
+import { placePage, readPage } from "../support/client-pages.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 import { configFor } from "../support/http.ts";
-import { type AgentHome, agentHome } from "./agent-kit.ts";
+import { agentHome, agentProgram } from "./agent-kit.ts";
+import { agents } from "./agents.ts";
 
-const MODEL = "up/m";
 const COMMAND = "echo ghost-was-here > proof.txt";
-const PROMPT = "Create the proof file with your shell tool, then tell me that you are done.";
 const SAID = "The proof file is in place.";
 
 let host: OpenAiHost;
@@ -24,6 +24,7 @@ const SHELLS: Readonly<Record<string, object>> = {
   shell: { command: ["bash", "-lc", COMMAND] },
   Bash: { command: COMMAND, description: "writes the proof" },
   bash: { command: COMMAND, description: "writes the proof" },
+  run_shell_command: { command: COMMAND, description: "writes the proof", is_background: false },
   run_commands: { commands: [COMMAND] },
 };
 
@@ -47,90 +48,28 @@ function play(body: unknown): Script {
 
 before(async () => {
   host = await startOpenAiHost({ models: ["m"], script: (request) => play(request.body) });
-  daemon = await startTestDaemon({ config: configFor(host.baseUrl) });
+  daemon = await startTestDaemon({
+    config: configFor(host.baseUrl, '[routing.aliases]\ncoder = ["up/m"]\nsmall = ["up/m"]\n'),
+  });
 });
 after(async () => {
   await daemon[Symbol.asyncDispose]();
   await host[Symbol.asyncDispose]();
 });
 
-interface Agent {
-  readonly name: string;
-  readonly run: (home: AgentHome, base: string, key: string) => ReturnType<AgentHome["run"]>;
-}
-
-const codexConfig = (base: string, isSocket: boolean) => `model = "${MODEL}"
-model_provider = "ghost"
-[model_providers.ghost]
-name = "ghost"
-base_url = "${base}/v1"
-env_key = "GHOST_KEY"
-wire_api = "responses"
-supports_websockets = ${isSocket}
-request_max_retries = 1
-stream_max_retries = 1
-[analytics]
-enabled = false
-`;
-
-const codex =
-  (isSocket: boolean): Agent["run"] =>
-  (home, base, key) => {
-    home.write(".codex/config.toml", codexConfig(base, isSocket));
-    const flags = ["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json", PROMPT];
-    return home.run("codex", flags, { GHOST_KEY: key });
-  };
-
-const agents: readonly Agent[] = [
-  { name: "Codex, server-sent events", run: codex(false) },
-  { name: "Codex, WebSocket", run: codex(true) },
-  {
-    name: "Claude Code",
-    run: (home, base, key) =>
-      home.run("claude", ["-p", PROMPT, "--output-format", "json", "--model", MODEL, "--allowedTools", "Bash"], {
-        ANTHROPIC_BASE_URL: base,
-        ANTHROPIC_AUTH_TOKEN: key,
-        ANTHROPIC_MODEL: MODEL,
-        ANTHROPIC_SMALL_FAST_MODEL: MODEL,
-        ANTHROPIC_DEFAULT_HAIKU_MODEL: MODEL,
-        CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-        DISABLE_AUTOUPDATER: "1",
-      }),
-  },
-  {
-    name: "OpenCode",
-    run(home, base, key) {
-      const models = { [MODEL]: { name: MODEL } };
-      const options = { baseURL: `${base}/v1`, apiKey: key };
-      const config = {
-        autoupdate: false,
-        share: "disabled",
-        permission: { "*": "allow" },
-        model: `ghost/${MODEL}`,
-        small_model: `ghost/${MODEL}`,
-        provider: { ghost: { npm: "@ai-sdk/openai-compatible", name: "ghost", options, models } },
-      };
-      home.write(".config/opencode/opencode.json", JSON.stringify(config));
-      return home.run("opencode", ["run", "--auto", "-m", `ghost/${MODEL}`, PROMPT], {
-        OPENCODE_DISABLE_MODELS_FETCH: "1",
-        OPENCODE_DISABLE_AUTOUPDATE: "1",
-        OPENCODE_DISABLE_LSP_DOWNLOAD: "1",
-      });
-    },
-  },
-  {
-    name: "Cline",
-    async run(home, base, key) {
-      await home.run("cline", ["auth", "-p", "openai-compatible", "-k", key, "-m", MODEL, "-b", `${base}/v1`]);
-      return home.run("cline", ["--json", "--auto-approve", "true", "-P", "openai-compatible", "-m", MODEL, PROMPT]);
-    },
-  },
-];
-
 for (const agent of agents) {
   test(`${agent.name} finishes a task with a tool call`, async () => {
     using home = agentHome();
-    const { code, output } = await agent.run(home, daemon.http, daemon.modelKey);
+    const flags = (agent.flags ?? []).join(" ");
+    // Called without a task it would wait for one: on the page that is how it is started.
+    const script = `[ $# -gt 0 ] || exit 0\nexec "${agentProgram(agent.program)}" "$@" ${flags}`;
+    const { path, ...placed } = placePage(readPage(agent.page), home.home, {
+      doors: daemon,
+      shims: [{ name: agent.program, script }],
+      edit: agent.edit,
+      only: agent.only,
+    });
+    const { code, output } = await home.run(placed.script, { ...agent.env, PATH: path });
     assert.equal(code, 0, output.slice(-4000));
     assert.equal(home.read("proof.txt"), "ghost-was-here\n", output.slice(-4000));
     assert.ok(output.includes(SAID), output.slice(-4000));
