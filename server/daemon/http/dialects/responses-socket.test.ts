@@ -88,7 +88,8 @@ async function connect(options: { readonly autoPong?: boolean } = {}) {
     /** The timer that runs for so long, or so often. */
     fire: (delayMs: number) => timers.get(delayMs)?.(),
     timers,
-    create: () => socket.send(JSON.stringify({ type: "response.create", model: "up/m", input: "x", store: false })),
+    create: (more: object = {}) =>
+      socket.send(JSON.stringify({ type: "response.create", model: "up/m", input: "x", store: false, ...more })),
     async until(type: string) {
       while (!frames.some((frame) => frame.type === type)) {
         await once(socket, "message", { signal: AbortSignal.timeout(10_000) });
@@ -117,20 +118,29 @@ test("an idle connection that has lived its hour is told so and closed, and leav
   assert.equal(peer.timers.size, 0);
 });
 
-test("an answer under way is finished first, and nothing new is taken", async () => {
+test("answers under way are finished first, and nothing new is taken", async () => {
   using peer = await connect();
-  host.playOnce({ tokens: 20, msPerToken: 10 });
-  peer.create();
+  const posts = () => host.requests.filter(({ method }) => method === "POST").length;
+  for (const [index, stream_id] of ["short", "long"].entries()) {
+    host.playOnce({ tokens: 20 + 20 * index, msPerToken: 10 });
+    peer.create({ stream_id });
+    await host.until(() => posts() === index + 1, `${stream_id} has begun`);
+  }
   await peer.until("response.output_text.delta");
   peer.fire(HOUR_MS);
   peer.create();
   assert.equal(await peer.closed, 1000);
   const ends = peer.frames.filter(({ type }) => type === "error" || type === "response.completed");
   assert.deepEqual(
-    ends.map(({ type }) => type),
-    ["error", "response.completed", "error"],
+    ends.map(({ type, stream_id }) => [type, stream_id]),
+    [
+      ["error", undefined],
+      ["response.completed", "short"],
+      ["response.completed", "long"],
+      ["error", undefined],
+    ],
   );
-  assert.equal(host.requests.filter(({ method }) => method === "POST").length, 1);
+  assert.equal(posts(), 2);
 });
 
 test("a peer that answers no ping is cut; one that does stays", async () => {

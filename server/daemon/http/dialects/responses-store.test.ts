@@ -99,6 +99,8 @@ test("a chain that is larger than a body may be is refused before it is read", a
   const { store, put } = world;
   await put("a", { input: `"${"x".repeat(5_000)}"` });
   assert.equal(await store.history(bob, "a", 1_000), undefined, "nobody else learns even that");
+  await put("b", { userId: bob, previousId: "a" });
+  assert.equal(await store.history(bob, "b", 1_000), undefined);
   await assert.rejects(
     store.history(ada, "a", 1_000),
     (error) => error instanceof GhostError && error.code === "body_too_large",
