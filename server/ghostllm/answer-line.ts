@@ -1,7 +1,6 @@
 /**
  * The line of the log that every answer leaves at its end, whatever that is: who asked for what, who answered, how long it took and what it cost.
- * Relayed frames are not parsed for it while they pass: usage stands at the beginning or near the end, so those frames are looked into once the
- * answer is over.
+ * Relayed frames are not parsed for it while they pass: those few that hold usage are kept, and looked into once the answer is over.
  */
 import type { AnswerId, ModelRef } from "../../protocol/ids.ts";
 import type { Usage } from "../../protocol/usage.ts";
@@ -11,8 +10,8 @@ import type { Actor } from "../platform/permit.ts";
 import type { Outcome } from "./session/transcript-record.ts";
 import type { Frame } from "./stream.ts";
 
-/** Behind the frame with the usage come a finish and an end at most. */
-const KEPT_FRAMES = 4;
+/** Usage stands in one or two frames; servers that count on with every frame mean the last. */
+const KEPT_FRAMES = 2;
 
 export class AnswerLine {
   readonly #log: Log;
@@ -38,8 +37,9 @@ export class AnswerLine {
   }
 
   passed(frame: Frame): void {
-    this.#first ??= frame;
-    if (this.#last.push(frame) > KEPT_FRAMES) this.#last.shift();
+    if (!mayHoldUsage(frame)) return;
+    if (this.#first === undefined) this.#first = frame;
+    else if (this.#last.push(frame) > KEPT_FRAMES) this.#last.shift();
   }
 
   ended(outcome: Outcome): void {
@@ -61,6 +61,15 @@ export class AnswerLine {
   #elapsedMs(): number {
     return Math.round((this.#clock.monotonic() - this.#startedAt) * 10) / 10;
   }
+}
+
+/** A native search or two: it sees every frame. */
+function mayHoldUsage(frame: Frame): boolean {
+  const { dialect, bytes } = frame;
+  if (dialect === "events") return frame.events().some(({ kind }) => kind === "usage");
+  if (dialect === "ollama") return bytes.includes("eval_count");
+  // Many servers say `"usage":null` with every frame.
+  return bytes.includes('"usage":{') || bytes.includes('"usage": {') || bytes.includes('"usageMetadata"');
 }
 
 function usageIn(frames: readonly Frame[]): Usage {

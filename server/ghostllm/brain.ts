@@ -173,6 +173,8 @@ class GhostBrain implements Brain {
       task: request.task,
       target: request.target,
       request: recorded(request, context, await messagesToRecord(request)),
+      // Fronts say nothing of an answer that is not streamed before they have all of it.
+      isShownWhole: !request.stream,
     });
     this.#openAnswers += 1;
     this.#begun += 1;
@@ -332,9 +334,17 @@ class GhostBrain implements Brain {
       if (isEnded) return;
       isEnded = true;
       this.#openAnswers -= 1;
-      if (outcome.state === "failed") this.#failed += 1;
-      recording.end(outcome);
-      line.ended(outcome);
+      let told = outcome;
+      try {
+        recording.end(outcome);
+      } catch (thrown) {
+        // The end of an answer that is shown whole is written with all of it: where that fails, nothing of it may be shown.
+        told = endOf(toGhostError(thrown), signal);
+        throw thrown;
+      } finally {
+        if (told.state === "failed") this.#failed += 1;
+        line.ended(told);
+      }
     };
     const fail = (thrown: unknown): never => {
       const error = toGhostError(thrown);

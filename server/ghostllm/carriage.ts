@@ -84,8 +84,8 @@ export const FEATURES: readonly Feature[] = [
     name: "tool_choice",
     isUsed: ({ tools, toolChoice }) =>
       tools.length > 0 && (toolChoice === "required" || typeof toolChoice === "object"),
-    by: by("ccmcrrr"),
-    note: "Newest Claude models take no forced choice: they are asked in words.",
+    by: by("ccmcmrr"),
+    note: "Newest Claude models take no forced choice: they are asked in words. Ollama is held to the schema of the one tool; refused where it is open which.",
   },
   {
     name: "parallel_tool_calls",
@@ -127,6 +127,15 @@ export const REFUSED_EXTRAS: Readonly<Record<string, string>> = {
   file_id: "no files kept by the provider",
   compaction: "only its maker can read that summary",
   "items of other tools": "nothing is known of such items",
+  candidateCount: "only one answer per request",
+  responseLogprobs: "no log probabilities",
+  responseModalities: "text only",
+  responseMimeType: "JSON and text only",
+  cachedContent: "no content kept by the provider",
+  continuationToken: "only its maker can go on from there",
+  fileData: "no files kept by the provider, and none fetched: send them as `inlineData`",
+  video: "no video",
+  "parts of other kinds": "nothing is known of such parts",
 };
 
 /**

@@ -98,7 +98,7 @@ test("generate asks, continues and fills in", async () => {
   assert.match(host.requests.at(-1)?.bodyText ?? "", /"role":"system","content":"be brief"/);
   const raw = { model: "embedded/tiny-code-fim", raw: true, options: { num_predict: 8, temperature: 0 } };
   const continued = await client.generate({ ...raw, prompt: "export function add(a: number, b: number) {\n  return " });
-  assert.ok(continued.response.length > 0);
+  assert.ok((continued.response ?? "").length > 0);
   const filled = await client.generate({ ...raw, prompt: "const a = ", suffix: ";\n" });
   assert.equal(filled.done, true);
 });

@@ -2,7 +2,7 @@
  * The matrix of client dialects and upstreams: what is asked in each column, and which cells are no plain "works". The tests hold every cell to it, and
  * docs/dialects.md is generated from it.
  */
-export const CLIENTS = ["chat completions", "Responses", "Messages", "Ollama"] as const;
+export const CLIENTS = ["chat completions", "Responses", "Messages", "Gemini", "Ollama"] as const;
 export type ClientName = (typeof CLIENTS)[number];
 
 export const UPSTREAMS = ["compatible", "OpenAI", "Azure", "xAI", "Anthropic", "Gemini", "Ollama", "embedded"] as const;

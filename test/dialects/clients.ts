@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { AnswerFold } from "../../server/ghostllm/frames/answer-fold.ts";
 import { decodeAnthropic } from "../../server/ghostllm/frames/anthropic.ts";
+import { decodeGemini } from "../../server/ghostllm/frames/gemini.ts";
 import { decodeOllama } from "../../server/ghostllm/frames/ollama.ts";
 import { decodeOpenAi } from "../../server/ghostllm/frames/openai.ts";
 import { decodeResponses } from "../../server/ghostllm/frames/responses.ts";
@@ -223,6 +224,59 @@ const messages: Client = {
   },
 };
 
+const gemini: Client = {
+  name: "Gemini",
+  async ask(daemon, question) {
+    const image =
+      question.image === undefined ? [] : [{ inlineData: { mimeType: "image/png", data: question.image } }];
+    const after = question.after;
+    const body = {
+      contents: [
+        { role: "user", parts: [{ text: question.text }, ...image] },
+        ...(after === undefined
+          ? []
+          : [
+              after.answer.turn,
+              {
+                role: "user",
+                parts: after.results.map(({ callId, name, text }) => ({
+                  functionResponse: { id: callId, name, response: { output: text } },
+                })),
+              },
+            ]),
+      ],
+      ...(question.withTools === true
+        ? {
+            tools: [
+              {
+                functionDeclarations: TOOLS.map(({ parameters, ...tool }) => ({
+                  ...tool,
+                  parametersJsonSchema: parameters,
+                })),
+              },
+            ],
+          }
+        : {}),
+      generationConfig: {
+        maxOutputTokens: 2048,
+        ...(question.schema === undefined
+          ? {}
+          : { responseMimeType: "application/json", responseJsonSchema: question.schema }),
+      },
+    };
+    const method = question.stream ? "streamGenerateContent?alt=sse" : "generateContent";
+    const headers = { "x-goog-api-key": daemon.modelKey };
+    const reply = await call(daemon, `/v1beta/models/${question.model}:${method}`, { body, headers, key: null });
+    const isWhole = /"finishReason":/.test(reply.text);
+    const events = reply.status === 200 ? decodeGemini(Buffer.from(reply.text)) : [];
+    return answerOf(reply, events, { isWhole, turn: at(reply.json, "candidates", 0, "content") });
+  },
+  errorOf(reply) {
+    assert.equal(at(reply.json, "error", "code"), reply.status);
+    return words(at(reply.json, "error", "message"));
+  },
+};
+
 const ollama: Client = {
   name: "Ollama",
   async ask(daemon, question) {
@@ -256,4 +310,4 @@ const ollama: Client = {
   errorOf: (reply) => words(at(reply.json, "error")),
 };
 
-export const clients: readonly Client[] = [chat, responses, messages, ollama];
+export const clients: readonly Client[] = [chat, responses, messages, gemini, ollama];

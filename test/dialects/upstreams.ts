@@ -2,6 +2,7 @@
  * One fake (or real) model server of every kind, told in the same words what to answer.
  * What a server is asked is checked by the fake itself, strictly: a field that its API does not have is a violation.
  */
+import { setTimeout } from "node:timers/promises";
 import { startAnthropicHost } from "../fakes/anthropic-host.ts";
 import type { CloudRequest, CloudScript } from "../fakes/cloud-script.ts";
 import { joinHosts } from "../fakes/joined-hosts.ts";
@@ -25,7 +26,9 @@ export type Answer =
   /** Thought about (and signed, where its kind signs), then called. */
   | { readonly kind: "calls"; readonly calls: readonly ScriptedCall[] }
   | { readonly kind: "rate-limited"; readonly retryAfterS: number }
-  | { readonly kind: "cut"; readonly deltas: readonly string[]; readonly after: number };
+  | { readonly kind: "cut"; readonly deltas: readonly string[]; readonly after: number }
+  /** Some words, then silence for as long as anybody waits. */
+  | { readonly kind: "hang"; readonly deltas: readonly string[]; readonly after: number };
 
 export interface Upstream extends AsyncDisposable {
   readonly name: UpstreamName;
@@ -33,10 +36,13 @@ export interface Upstream extends AsyncDisposable {
   readonly config: string;
   readonly env: Readonly<Record<string, string>>;
   readonly model: string;
-  play(answer: Answer): void;
+  /** What the next requests are answered, one after the other. */
+  play(...answers: readonly Answer[]): void;
   /** The body of the last request for an answer, as text. */
   lastBody(): string;
   readonly violations: readonly string[];
+  /** Resolves when whoever asked last has left in mid-answer. */
+  untilLeft(): Promise<void>;
   /** What its body holds when signed thinking came back with a tool's result; undefined where nothing is signed. */
   readonly seal: RegExp | undefined;
 }
@@ -93,18 +99,22 @@ async function openAi(
     seal: /"encrypted_content":"/,
   });
   let asked = 0;
+  const askedLast = () => (chat.requests.length > asked ? chat : responses);
   return {
     ...kit,
-    play(answer) {
-      // Whichever of the two is asked must have it, and the other must not keep it for later.
-      responses.play(cloudScript(answer));
-      chat.play(chatScript(answer));
+    play(...answers) {
+      // Whichever of the two is asked has the next, and the other does not keep it for later.
+      const waiting = [...answers];
+      const next = (): Answer => waiting.shift() ?? { kind: "text", deltas: ["?"] };
+      responses.play(() => cloudScript(next()));
+      chat.play((request) => (request.method === "POST" ? chatScript(next()) : {}));
       asked = chat.requests.length;
     },
     lastBody() {
-      const host = chat.requests.length > asked ? chat : responses;
+      const host = askedLast();
       return host.requests.findLast(({ method }) => method === "POST")?.bodyText ?? "";
     },
+    untilLeft: () => untilLeft(askedLast()),
     get violations() {
       return [...responses.violations, ...chat.violations];
     },
@@ -123,9 +133,12 @@ async function compatible(): Promise<Upstream> {
     config: `[providers.compatible.up]\nbase_url = "${host.baseUrl}"`,
     env: {},
     model: "up/m",
-    play: (answer) => host.playOnce(chatScript(answer)),
+    play(...answers) {
+      for (const answer of answers) host.playOnce(chatScript(answer));
+    },
     lastBody: () => host.requests.findLast(({ method }) => method === "POST")?.bodyText ?? "",
     violations: host.violations,
+    untilLeft: () => untilLeft(host),
     seal: undefined,
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
@@ -151,6 +164,8 @@ function chatScript(answer: Answer): Script {
         tokens: answer.deltas,
         fault: { kind: "cut", afterTokens: answer.after, where: "between-frames", how: "reset" },
       };
+    case "hang":
+      return { tokens: answer.deltas, fault: { kind: "hang", afterTokens: answer.after } };
   }
 }
 
@@ -167,9 +182,12 @@ function cloud(name: UpstreamName, host: FakeHost<CloudScript, CloudRequest>, ki
     config: kit.section(host.baseUrl),
     env: kit.env,
     model: kit.model,
-    play: (answer) => host.playOnce(cloudScript(answer)),
+    play(...answers) {
+      for (const answer of answers) host.playOnce(cloudScript(answer));
+    },
     lastBody: () => host.requests.findLast(({ method }) => method === "POST")?.bodyText ?? "",
     violations: host.violations,
+    untilLeft: () => untilLeft(host),
     seal: kit.seal,
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
@@ -200,11 +218,13 @@ function cloudScript(answer: Answer): CloudScript {
         blocks: [{ kind: "text", deltas: answer.deltas }],
         fault: { kind: "cut", afterTokens: answer.after, where: "between-frames", how: "reset" },
       };
+    case "hang":
+      return { blocks: [{ kind: "text", deltas: answer.deltas }], fault: { kind: "hang", afterTokens: answer.after } };
   }
 }
 
 async function ollama(): Promise<Upstream> {
-  let next: Answer = { kind: "text", deltas: ["?"] };
+  let waiting: Answer[] = [];
   const host = await startOllamaHost({
     speed: 1000,
     models: [
@@ -212,18 +232,7 @@ async function ollama(): Promise<Upstream> {
         name: "coder",
         capabilities: ["completion", "tools", "vision", "thinking"],
         toolCallIds: true,
-        answer: () =>
-          next.kind === "calls"
-            ? {
-                thinking: "let me look",
-                toolCalls: next.calls.map((call) => ({
-                  name: call.name,
-                  arguments: JSON.parse(call.arguments === "" ? "{}" : call.arguments),
-                })),
-              }
-            : next.kind === "rate-limited"
-              ? "?"
-              : next.deltas.join(""),
+        answer: () => ollamaAnswer(waiting.shift()),
       },
     ],
   });
@@ -232,16 +241,34 @@ async function ollama(): Promise<Upstream> {
     config: `[providers.ollama.hosts.h]\nurl = "${host.url}"`,
     env: {},
     model: "ollama/coder@h",
-    play(answer) {
-      next = answer;
+    play(...answers) {
+      waiting = [...answers];
+      const [answer] = answers;
+      if (answer === undefined) return;
       if (answer.kind === "rate-limited") host.inject({ kind: "status", status: 429, body: '{"error":"slow down"}' });
       if (answer.kind === "cut") host.inject({ kind: "reset", afterTokens: answer.after });
+      if (answer.kind === "hang") host.inject({ kind: "hang", afterTokens: answer.after + THOUGHTS });
     },
     lastBody: () => JSON.stringify(host.requests.at(-1) ?? {}),
     violations: host.violations,
+    untilLeft: () =>
+      host.until("its client to leave", () => host.snapshot().runners.every(({ running }) => running === 0)),
     seal: undefined,
     [Symbol.asyncDispose]: () => host.stop(),
   };
+}
+
+/** The model thinks this many tokens before its first word. */
+const THOUGHTS = 4;
+
+function ollamaAnswer(answer: Answer | undefined) {
+  if (answer === undefined || answer.kind === "rate-limited") return "?";
+  if (answer.kind !== "calls") return answer.deltas.join("");
+  const toolCalls = answer.calls.map((call) => ({
+    name: call.name,
+    arguments: JSON.parse(call.arguments === "" ? "{}" : call.arguments),
+  }));
+  return { thinking: "let me look", toolCalls };
 }
 
 /** The real engine with the demonstration weights: it says what it says. */
@@ -254,9 +281,20 @@ async function embedded(): Promise<Upstream> {
     play() {},
     lastBody: () => "",
     violations: [],
+    async untilLeft() {},
     seal: undefined,
     async [Symbol.asyncDispose]() {},
   };
+}
+
+interface Asked {
+  readonly requests: readonly { readonly method: string; readonly state: string }[];
+}
+
+async function untilLeft({ requests }: Asked): Promise<void> {
+  const deadline = AbortSignal.timeout(10_000);
+  while (requests.findLast(({ method }) => method === "POST")?.state !== "closed-by-peer")
+    await setTimeout(5, undefined, { signal: deadline });
 }
 
 const halves = (text: string): readonly string[] => {

@@ -160,6 +160,11 @@ function formatOf({ format }: OutputOptions): Body {
 function offer(request: ChatRequest, model: ModelInfo, tools: WireTools): readonly WireFunction[] {
   // Leaving the tools out is the only way to forbid them; forcing one is not possible at all (`carriage.ts` refuses it).
   if (request.toolChoice === "none" || tools.functions.length === 0) return [];
+  if (request.toolChoice !== "auto") {
+    throw new UserError("capability_missing", `${model.ref}: Ollama cannot be made to call one of several tools`, {
+      details: { field: "tool_choice" },
+    });
+  }
   if (!model.capabilities.tools) throw new UserError("capability_missing", `${model.ref} cannot call tools`);
   return tools.functions;
 }

@@ -16,6 +16,7 @@ import type { Lane } from "../gpu/queue.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings } from "../stream.ts";
 import { OllamaAnswer } from "./ollama-answer.ts";
 import { IDLE_TIMEOUT_MS, OllamaHostClient, type OllamaHostConfig } from "./ollama-host.ts";
+import { forcedCall } from "./forced-call.ts";
 import { mapFrames } from "./upstream.ts";
 import { type Body, chatBody, completionBody, embedBody, preloadBody, type RequestSettings } from "./ollama-request.ts";
 import type { Provider } from "./provider.ts";
@@ -126,10 +127,11 @@ class Calls {
   chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
     if (!model.capabilities.chat) return Promise.reject(missing(model, "chat"));
     return this.#travel(model, signal, async (journey) => {
-      const { body, tools, dropped } = await chatBody(request, model, this.#settings(journey));
+      const forced = forcedCall(request, this.#options.newCallId());
+      const { body, tools, dropped } = await chatBody(forced?.request ?? request, model, this.#settings(journey));
       const call = { path: "/api/chat", body, lane: request.lane, trimmedCharacters: 0 } as const;
       const attempt = await this.#open(journey, model, call);
-      return { ...attempt, dropped, frames: mapFrames(attempt.frames, (frame) => tools.restore(frame)) };
+      return { ...attempt, dropped, frames: mapFrames(attempt.frames, forced?.change ?? tools.restore) };
     });
   }
 

@@ -143,8 +143,12 @@ class ChunkWriter implements StreamWriter {
   #finish(reason: FinishReason): string {
     this.#isFinished = true;
     let text = "";
-    for (const { position, custom } of this.#calls.values()) {
-      if (custom === undefined) continue;
+    for (const { position, custom, written } of this.#calls.values()) {
+      if (custom === undefined) {
+        // Clients parse the arguments as JSON, also of a call that has none.
+        if (written === "") text += this.#delta({ tool_calls: [{ index: position, function: { arguments: "{}" } }] });
+        continue;
+      }
       const call = { name: custom.name, input: customInput(custom.text) };
       text += this.#delta({ tool_calls: [{ index: position, id: custom.id, type: "custom", custom: call }] });
     }
