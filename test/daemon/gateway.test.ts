@@ -14,7 +14,7 @@ let daemon: TestDaemon;
 before(async () => {
   host = await startOpenAiHost({ models: ["m"], extraFields: ["custom_field"] });
   spare = await startOpenAiHost({ models: ["m2"] });
-  const more = `[providers.compatible.spare]\nbase_url = "${spare.baseUrl}"\nlocality = "machine"\n[routing.aliases]\nboth = ["up/m", "spare/m2"]\n`;
+  const more = `[providers.compatible.spare]\nbase_url = "${spare.baseUrl}"\nlocality = "machine"\n[routing.aliases]\nboth = ["up/m", "spare/m2"]\nfirst = ["embedded/tiny-code-fim", "up/m"]\n`;
   daemon = await startTestDaemon({ config: configFor(host.baseUrl, more) });
 });
 after(async () => {
@@ -273,4 +273,17 @@ test("an error in the middle of a stream reaches the official client as an error
       text += chunk.choices[0]?.delta.content ?? "";
   });
   assert.equal(text, "ab");
+});
+
+test("what the first model of an alias cannot do goes to the next; asked for by name, it is refused before a token is spent", async () => {
+  const tool = { type: "function", function: { name: "look", parameters: { type: "object", properties: {} } } };
+  const image = { type: "image_url", image_url: { url: "data:image/png;base64,iVBORw0KGgo=" } };
+  const wishes = [{ tools: [tool] }, { messages: [{ role: "user", content: [image] }] }];
+  for (const wish of wishes) {
+    host.playOnce({ tokens: ["here"] });
+    const routed = await call(daemon, "/v1/chat/completions", { body: ask("first", wish) });
+    assert.deepEqual([routed.status, routed.headers.get("x-ghost-model")], [200, "up/m"]);
+    const named = await call(daemon, "/v1/chat/completions", { body: ask("embedded/tiny-code-fim", wish) });
+    assert.deepEqual([named.status, errorOf(named).code], [400, "capability_missing"]);
+  }
 });

@@ -34,7 +34,6 @@ const CODES: Readonly<
   content_filter: "upstream_filtered",
   content_policy_violation: "upstream_filtered",
   server_is_overloaded: "upstream_overloaded",
-  slow_down: "upstream_overloaded",
   provider_overloaded: "upstream_overloaded",
 };
 
