@@ -1,10 +1,13 @@
 /**
  * Gemini's own API as frames: the chunks of a stream, or the one JSON object of a plain answer.
  * Format: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
- * 1. Every chunk is a whole answer of its own. Calls come whole and are counted within a run of frames: who reads several runs counts on.
+ * 1. Every chunk is a whole answer of its own. Calls come whole and without a number: theirs is made of what they say, so that the same call has the same one
+ *    whenever it is read.
  * 2. There is no mark of the end: an answer is whole when it says why it ended. `CONTINUATION` only ends a hop of it.
  * 3. A seal (`Opaque.data`) is a `GeminiSeal`. Thoughts are block 0 of the reasoning; a seal on text stands behind it as block 1.
- * 4. Counts are totals of the request so far. What is 0 is left out there.
+ * 4. An end in a word that we do not know, or that says that the answer cannot be used (MALFORMED_FUNCTION_CALL and its like), is `unknown`: a relay passes
+ *    it on, everybody else must not take it for a stop.
+ * 5. Counts are totals of the request so far. What is 0 is left out there.
  */
 import type { FinishReason } from "../../../protocol/chat.ts";
 import type { Usage } from "../../../protocol/usage.ts";
@@ -79,6 +82,14 @@ function finishWord(text: string): string | undefined {
   return chunk === undefined ? undefined : stringAt(candidateOf(chunk), "finishReason");
 }
 
+/** Why the answer ended, in the server's own words: `MALFORMED_FUNCTION_CALL (print(1))`. */
+export function endWords(bytes: Buffer): string {
+  const candidates = chunkTexts(bytes).map((text) => candidateOf(parseRecord(text) ?? {}));
+  const last = candidates.findLast((candidate) => stringAt(candidate, "finishReason") !== undefined) ?? {};
+  const said = textAt(last, "finishMessage");
+  return `${textAt(last, "finishReason")}${said === "" ? "" : ` (${said.slice(0, 300)})`}`;
+}
+
 /** The last token in these frames by which the answer goes on, and whether anything of the answer came behind it. */
 export function continuationIn(bytes: Buffer): { readonly token: string; readonly isLast: boolean } | undefined {
   if (!bytes.includes('"continuationToken"')) return undefined;
@@ -125,12 +136,14 @@ function addPart(draft: Draft, part: Json): void {
   const signature = typeof thoughtSignature === "string" && thoughtSignature !== "" ? thoughtSignature : undefined;
   if (isRecord(functionCall)) {
     const { args } = functionCall;
+    const [callId, name] = [stringAt(functionCall, "id"), textAt(functionCall, "name")];
+    const given = JSON.stringify(isRecord(args) ? args : {});
     events.push({
       kind: "toolCall",
-      index: draft.calls,
-      ...present("callId", stringAt(functionCall, "id")),
-      name: textAt(functionCall, "name"),
-      arguments: JSON.stringify(isRecord(args) ? args : {}),
+      index: numberOf(callId ?? `${draft.calls} ${name} ${given}`),
+      ...present("callId", callId),
+      name,
+      arguments: given,
       isWhole: true,
       ...(signature === undefined ? {} : { opaque: sealText({ signature, on: "call" }) }),
     });
@@ -149,7 +162,14 @@ function addPart(draft: Draft, part: Json): void {
   events.push({ kind: "reasoning", text: "", block: 1, opaque });
 }
 
-/** (4) */
+/** (1): FNV-1a (http://www.isthe.com/chongo/tech/comp/fnv/), 31 bits of it. */
+function numberOf(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  return hash >>> 1;
+}
+
+/** (5) */
 function addUsage({ events }: Draft, usage: unknown): void {
   if (!isRecord(usage)) return;
   const candidates = countAt(usage, "candidatesTokenCount");
@@ -189,17 +209,10 @@ function addFinish(draft: Draft, candidate: Json): void {
   if (word === undefined) return;
   draft.isEnded = true;
   if (word === "CONTINUATION") return;
-  const reason = FINISHES.get(word);
-  if (reason !== undefined) {
-    draft.events.push({ kind: "finish", reason });
-    return;
-  }
-  // MALFORMED_FUNCTION_CALL and its like: what was said cannot be used. A word of later years may mean the same.
-  const said = textAt(candidate, "finishMessage");
-  fail(draft, `the model broke off: ${word}${said === "" ? "" : ` (${said.slice(0, 300)})`}`, { reason: word });
+  draft.events.push({ kind: "finish", reason: FINISHES.get(word) ?? "unknown" });
 }
 
-function fail(draft: Draft, message: string, details: Readonly<Record<string, string>> = {}): void {
+function fail(draft: Draft, message: string): void {
   draft.isEnded = true;
-  draft.events.push({ kind: "error", error: { code: "upstream_failed", message, details } });
+  draft.events.push({ kind: "error", error: { code: "upstream_failed", message, details: {} } });
 }

@@ -9,7 +9,7 @@ import type { Usage } from "../../../protocol/usage.ts";
 import { type GhostError, OperationalError, ReportedError, toGhostError, UserError } from "../../base/errors.ts";
 import { present } from "../../base/optional.ts";
 import type { HttpResponse } from "../../platform/http-client.ts";
-import { continuationIn, endsHop, geminiFrame, isContent } from "../frames/gemini.ts";
+import { continuationIn, endsHop, endWords, geminiFrame, isContent } from "../frames/gemini.ts";
 import { codeOfGemini, isOperational, readGeminiError } from "../frames/gemini-error.ts";
 import { eventsFrame, type Frame, type StreamEvent } from "../stream.ts";
 import { firstWords, type FrameFormat, readRefusal, type Server } from "./upstream.ts";
@@ -27,11 +27,31 @@ export function geminiFrames(server: Server, { isFirst }: { readonly isFirst: bo
       const error = events.find(({ kind }) => kind === "error");
       if (error?.kind === "error") return reported(server, error.error);
       hasContent ||= events.some(isContent);
-      const isFiltered = events.some((event) => event.kind === "finish" && event.reason === "contentFilter");
+      const finish = events.find((event) => event.kind === "finish");
       // Before the first word another model may answer; after it, the client is told how it ended.
-      if (hasContent || !isFiltered) return undefined;
+      if (hasContent || finish?.kind !== "finish") return undefined;
       const { id } = server;
+      if (finish.reason === "unknown") return reported(server, strangeEnd(frame));
+      if (finish.reason !== "contentFilter") return undefined;
       return new UserError("upstream_filtered", `${id} refuses to answer this`, { details: { provider: id } });
+    },
+  };
+}
+
+/** (4) of `frames/gemini.ts` */
+function strangeEnd({ bytes }: Frame): WireError {
+  return { code: "upstream_failed", message: `the model broke off: ${endWords(bytes)}`, details: {} };
+}
+
+/** The frames of a relay: every end of an answer is passed on, since its client knows the dialect; it also asks for the next part itself. */
+export function relayedFrames(server: Server): FrameFormat {
+  return {
+    frame: geminiFrame,
+    isEnd: (bytes) => endsHop(bytes) || bytes.includes('"blockReason"'),
+    mayFail: (bytes) => bytes.includes('"error"'),
+    failure(frame) {
+      const error = frame.events().find(({ kind }) => kind === "error");
+      return error?.kind === "error" ? reported(server, error.error) : undefined;
     },
   };
 }
@@ -103,10 +123,9 @@ class HopReader {
   }
 
   read(frame: Frame): Frame {
-    const first = this.#calls;
     const events: StreamEvent[] = [];
     for (const event of frame.events()) {
-      const read = this.#readEvent(event, first);
+      const read = this.#readEvent(event, frame);
       if (read !== undefined) events.push(read);
     }
     const next = continuationIn(frame.bytes);
@@ -124,30 +143,34 @@ class HopReader {
     this.hasProgress = false;
   }
 
-  #readEvent(event: StreamEvent, first: number): StreamEvent | undefined {
+  #readEvent(event: StreamEvent, frame: Frame): StreamEvent | undefined {
     switch (event.kind) {
       case "toolCall": {
         this.#isMoved();
         this.#calls += 1;
-        return { ...event, index: first + event.index, callId: event.callId ?? this.#options.newCallId() };
+        return { ...event, index: this.#calls - 1, callId: event.callId ?? this.#options.newCallId() };
       }
       case "usage": {
         this.#hop = { ...this.#hop, ...event.usage };
         const usage = this.#total(this.#hop);
         return usage === "unknown" ? undefined : { kind: "usage", usage };
       }
-      case "error": {
-        this.isFinished = true;
-        const { clean, id } = this.#options.server;
-        return { ...event, error: { ...event.error, message: clean(`${id}: ${event.error.message}`) } };
-      }
+      case "error":
+        return this.#broken(event.error);
       case "finish":
+        if (event.reason === "unknown") return this.#broken(strangeEnd(frame));
         this.isFinished = true;
         return event;
       default:
         this.#isMoved();
         return event;
     }
+  }
+
+  #broken(error: WireError): StreamEvent {
+    this.isFinished = true;
+    const { clean, id } = this.#options.server;
+    return { kind: "error", error: { ...error, message: clean(`${id}: ${error.message}`) } };
   }
 
   #isMoved(): void {

@@ -457,6 +457,60 @@ test("who leaves stops Gemini at once, before its first word and in the middle",
   await setup.host.until(() => setup.host.openRequests === 0, "the upstream's end");
 });
 
+const relayed = (body: object): Partial<ChatRequest> => ({
+  origin: { dialect: "gemini", bodyFor: () => Buffer.from(JSON.stringify(body)) },
+});
+
+test("a client of the same dialect is relayed byte for byte, both ways", async (context) => {
+  const setup = await setUpGemini(context);
+  const model = await setup.model(LONG);
+  const body = { contents: [{ role: "user", parts: [{ text: "h\u00ef" }] }], generationConfig: { temperature: 0.5 } };
+  for (const stream of [true, false]) {
+    setup.host.playOnce({
+      blocks: [
+        { kind: "text", deltas: ["a", "b"] },
+        { kind: "tool-call", name: "read", id: "c1", arguments: ["{}"] },
+        { kind: "tool-call", name: "read", id: "c2", arguments: ["{}"] },
+      ],
+      continuationToken: "t",
+    });
+    const attempt = await setup.provider.chat(chat("unused", { ...relayed(body), stream }), model, never);
+    const frames = await framesOf(attempt);
+    assert.equal(setup.host.requests.at(-1)?.bodyText, JSON.stringify(body));
+    assert.ok(frames.every(({ dialect }) => dialect === "gemini"));
+    const text = Buffer.concat(frames.map(({ bytes }) => bytes)).toString();
+    assert.match(text, /"finishReason":"CONTINUATION"/);
+    assert.equal(text.includes("data: "), stream);
+    assert.equal(attempt.dropped, undefined);
+    const ids = new AnswerFold()
+      .addAll(frames.flatMap((frame) => frame.events()))
+      .blocks.flatMap((block) => (block.kind === "toolCall" ? block.callId : []));
+    assert.deepEqual(ids, ["c1", "c2"]);
+  }
+  assert.equal(setup.sent().length, 2);
+});
+
+test("a relay passes on every end, and breaks at an error or a cut", async (context) => {
+  const setup = await setUpGemini(context);
+  const model = await setup.model(MODEL);
+  const request = chat("unused", relayed({ contents: [{ role: "user", parts: [{ text: "hi" }] }] }));
+  setup.host.playOnce({ ...textScript("a"), finishReason: "MALFORMED_FUNCTION_CALL" });
+  const frames = await framesOf(await setup.provider.chat(request, model, never));
+  assert.match(Buffer.concat(frames.map(({ bytes }) => bytes)).toString(), /MALFORMED_FUNCTION_CALL/);
+  const faults = [
+    [{ kind: "error-in-band", afterTokens: 1, error: {} }, "upstream_overloaded"],
+    [{ kind: "cut", afterTokens: 1, where: "between-frames", how: "clean" }, "upstream_failed"],
+  ] as const;
+  for (const [fault, code] of faults) {
+    setup.host.playOnce({ ...textScript("a", "b"), msPerToken: 20, fault });
+    const { fold, thrown } = await broken(await setup.provider.chat(request, model, never));
+    assert.ok(failsWith(code)(thrown));
+    assert.equal(textOf(fold), "a");
+  }
+  setup.host.playOnce({ status: { code: 429, retryAfterS: 7 } });
+  await assert.rejects(setup.provider.chat(request, model, never), failsWith("upstream_rate_limited", /429/, 7_000));
+});
+
 test("frames are of events: nothing of Google's bytes reaches a client", async (context) => {
   const setup = await setUpGemini(context);
   setup.host.playOnce(textScript("a", "b"));

@@ -1,6 +1,7 @@
 /**
  * Gemini, by Google's own API (https://ai.google.dev/api), with the user's own API key.
- * 1. Nobody is relayed: no client speaks its dialect here. Every request is written anew (`gemini-body.ts`), every answer is read (`gemini-answer.ts`).
+ * 1. A client of the same dialect is relayed: its body and the answer's frames, byte for byte. All other requests are written anew (`gemini-body.ts`), and
+ *    their answers are read (`gemini-answer.ts`).
  * 2. The key travels in a header only: an address gets logged.
  * 3. Without a key nothing is asked, of anybody.
  * 4. A request that is refused for something that the client can do without is sent once more without it.
@@ -17,7 +18,7 @@ import { carry } from "../carriage.ts";
 import { countAt, isRecord } from "../frames/json.ts";
 import { stopAt } from "../frames/stopped.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings, Frame } from "../stream.ts";
-import { geminiFrames, readHops, readRejection } from "./gemini-answer.ts";
+import { geminiFrames, readHops, readRejection, relayedFrames } from "./gemini-answer.ts";
 import { countBody, cureFor, type GeminiRequest, geminiRequest, type GenerateBody } from "./gemini-body.ts";
 import { familyOf, type ListedModel, modelPage, toListed } from "./gemini-models.ts";
 import { describeModels, KEY_TEST_TIMEOUT_MS, type KeyVerdict } from "./key-check.ts";
@@ -25,6 +26,7 @@ import type { ProviderKeys } from "./keys.ts";
 import { isListed, literalNames } from "./model-patterns.ts";
 import type { Provider } from "./provider.ts";
 import {
+  type FrameFormat,
   mapFrames,
   MAX_ANSWER_BYTES,
   MAX_MODEL_LIST_BYTES,
@@ -118,6 +120,23 @@ class GeminiProvider implements Provider {
   }
 
   async chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
+    return request.origin?.dialect === KIND
+      ? this.#relay(request.origin, { request, model }, signal)
+      : this.#translate(request, model, signal);
+  }
+
+  async #relay(
+    { bodyFor, headers }: NonNullable<ChatRequest["origin"]>,
+    { request, model }: { readonly request: ChatRequest; readonly model: ModelInfo },
+    signal: AbortSignal,
+  ): Promise<Attempt> {
+    const response = await this.#post(methodPath(model.name, request.stream), bodyFor(model.name), signal, headers);
+    if (!isOk(response)) throw (await readRejection(this.#server, response)).error;
+    const frames = await opened(this.#server, relayedFrames(this.#server), response);
+    return { model: model.ref, frames, trimmedCharacters: 0 };
+  }
+
+  async #translate(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
     const lost = carry(request, KIND, model.ref);
     const asked = await geminiRequest(request, factsOf(model));
     const mended: string[] = [];
@@ -194,9 +213,8 @@ class GeminiProvider implements Provider {
     return ownStops.length === 0 ? restored : stopAt(restored, ownStops);
   }
 
-  async #open(response: HttpResponse, how: { readonly isFirst: boolean }): Promise<AsyncIterable<Frame>> {
-    const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
-    return (isStream ? openStream : openWhole)(this.#server, geminiFrames(this.#server, how), response);
+  #open(response: HttpResponse, how: { readonly isFirst: boolean }): Promise<AsyncIterable<Frame>> {
+    return opened(this.#server, geminiFrames(this.#server, how), response);
   }
 
   async #listModels(look: Look): Promise<readonly ListedModel[]> {
@@ -229,21 +247,24 @@ class GeminiProvider implements Provider {
   }
 
   #generate({ model, body, isStream }: Call, signal: AbortSignal): Promise<HttpResponse> {
-    const method = isStream ? "streamGenerateContent?alt=sse" : "generateContent";
-    return this.#post(`${pathOf(model)}:${method}`, body, signal);
+    return this.#post(methodPath(model, isStream), toBytes(body), signal);
   }
 
   /** A small question: its answer as JSON. */
   async #ask(path: string, body: object, maxBytes: number, signal: AbortSignal): Promise<unknown> {
-    const response = await this.#post(path, body, signal);
+    const response = await this.#post(path, toBytes(body), signal);
     if (!isOk(response)) throw (await readRejection(this.#server, response)).error;
     return parseJson(await readBody(response, maxBytes));
   }
 
-  #post(path: string, body: object, signal: AbortSignal): Promise<HttpResponse> {
+  #post(
+    path: string,
+    body: Buffer,
+    signal: AbortSignal,
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<HttpResponse> {
     const { headers_timeout_s: headersS, idle_timeout_s: idleS } = this.#options.config;
-    const bytes = Buffer.from(JSON.stringify(body));
-    const sent = { method: "POST", path, body: bytes, timeoutMs: headersS * 1000, idleMs: idleS * 1000 } as const;
+    const sent = { method: "POST", path, body, headers, timeoutMs: headersS * 1000, idleMs: idleS * 1000 } as const;
     return this.#send(sent, signal);
   }
 
@@ -252,6 +273,7 @@ class GeminiProvider implements Provider {
       readonly method: "GET" | "POST";
       readonly path: string;
       readonly body?: Buffer;
+      readonly headers?: Readonly<Record<string, string>>;
       readonly timeoutMs: number;
       readonly idleMs: number;
     },
@@ -267,6 +289,7 @@ class GeminiProvider implements Provider {
         origin: this.#base.origin,
         path: this.#base.pathname + sent.path,
         headers: {
+          ...sent.headers,
           "x-goog-api-key": key.secret.reveal(),
           ...(sent.body === undefined ? {} : { "content-type": "application/json" }),
         },
@@ -289,7 +312,17 @@ interface OpenCall extends Call {
 }
 
 const isOk = ({ status }: HttpResponse) => status >= 200 && status <= 299;
+const toBytes = (body: object) => Buffer.from(JSON.stringify(body));
 const pathOf = (name: string) => `models/${encodeURIComponent(name)}`;
+
+function methodPath(name: string, isStream: boolean): string {
+  return `${pathOf(name)}:${isStream ? "streamGenerateContent?alt=sse" : "generateContent"}`;
+}
+
+function opened(server: Server, format: FrameFormat, response: HttpResponse): Promise<AsyncIterable<Frame>> {
+  const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
+  return (isStream ? openStream : openWhole)(server, format, response);
+}
 
 function factsOf({ name, ref, maxOutputTokens }: ModelInfo) {
   return { maker: ID, ref, facts: familyOf(name), maxOutputTokens };
