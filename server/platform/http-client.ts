@@ -4,7 +4,8 @@
  * 2. Aborting or leaving the body's loop early destroys the upstream request at once, in every state.
  * 3. Every failure comes out as one of ours: `upstream_unreachable`, `upstream_timeout`, `upstream_failed`, `cancelled`.
  */
-import { Agent, type Dispatcher } from "undici";
+import type { Agent as UndiciAgent, Dispatcher } from "undici";
+import Agent from "undici/lib/dispatcher/agent.js";
 import { GhostError, OperationalError, systemCode } from "../base/errors.ts";
 import { type AnyPermit, THIS_MACHINE } from "./permit.ts";
 
@@ -53,7 +54,7 @@ export function createHttpClient(): HttpClient {
   };
 }
 
-async function send(agent: Agent, permit: AnyPermit, request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
+async function send(agent: UndiciAgent, permit: AnyPermit, request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
   if (signal.aborted) throw cancelled(signal);
   const spent = permit.spend({
     capability: "net.http",
@@ -81,7 +82,7 @@ function mayRepeat(request: HttpRequest, error: unknown): boolean {
   return request.method !== "POST" && request.method !== "DELETE" && BROKEN.has(systemCode(error) ?? "");
 }
 
-function exchange(agent: Agent, request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
+function exchange(agent: UndiciAgent, request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
   if (signal.aborted) return Promise.reject(cancelled(signal));
   return new Promise((resolve, reject) => {
     agent.dispatch(
