@@ -62,7 +62,7 @@ const named = z.object({ name: z.string().min(1) });
 const KNOWN_TOOLS: readonly string[] = ["function", "custom"];
 const tool = z.union([
   /** Runs on the server's side; only a relay can carry it. */
-  z.looseObject({ type: z.string().refine((type) => !KNOWN_TOOLS.includes(type)) }),
+  z.looseObject({ type: z.string().refine((type) => !KNOWN_TOOLS.includes(type), { abort: true }) }),
   z.discriminatedUnion("type", [
     z.object({
       type: z.literal("function"),
