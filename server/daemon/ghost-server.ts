@@ -158,7 +158,7 @@ async function* sendChat(
     thread === undefined || params.sessionId === undefined
       ? {}
       : { session: { sessionId: params.sessionId, threadId: thread.threadId } };
-  const answer = await brain.answer(request, session, signal);
+  await using answer = await brain.answer(request, session, signal);
   const { sessionId } = answer;
   if (sessionId === undefined) throw new BugError("internal", "a chat was recorded without a session");
   turn.enter(sessionId);
@@ -221,7 +221,7 @@ async function* createCompletion(
     actor,
     stream: true,
   };
-  const answer = await brain.answer(request, {}, signal);
+  await using answer = await brain.answer(request, {}, signal);
   const firstTokenMs = clock.monotonic() - startedAt;
   const note = answer.model.note === undefined ? {} : { note: answer.model.note };
   yield {

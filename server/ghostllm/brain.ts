@@ -46,7 +46,8 @@ export interface AnswerContext {
   readonly session?: { readonly sessionId: SessionId; readonly threadId?: ThreadId };
 }
 
-export interface Answer {
+/** Disposing it ends an answer that nobody read to its end, also one that nobody began to read. */
+export interface Answer extends AsyncDisposable {
   readonly id: AnswerId;
   /** Known at once for requests of `ghost/chat`; a stateless request finds its session when it is stored. */
   readonly sessionId: SessionId | undefined;
@@ -191,7 +192,7 @@ class GhostBrain implements Brain {
         decision,
         trimmedCharacters: attempt.trimmedCharacters,
         dropped: attempt.dropped ?? [],
-        frames: this.#record(attempt, recording, { signal, line, turn: this.#keptTurn(request, model) }),
+        ...this.#record(attempt, recording, { signal, line, turn: this.#keptTurn(request, model) }),
       };
     } catch (thrown) {
       this.#openAnswers -= 1;
@@ -327,7 +328,7 @@ class GhostBrain implements Brain {
       line,
       turn,
     }: { readonly signal: AbortSignal; readonly line: AnswerLine; readonly turn: KeptTurn | undefined },
-  ): AsyncIterable<Frame> {
+  ): Pick<Answer, "frames" | typeof Symbol.asyncDispose> {
     const source = attempt.frames[Symbol.asyncIterator]();
     let isEnded = false;
     const end = (outcome: Parameters<Recording["end"]>[0]) => {
@@ -361,7 +362,7 @@ class GhostBrain implements Brain {
     };
     /** Nothing more is read: what cannot be recorded is not sent either. */
     const refuse = async (thrown: unknown): Promise<never> => {
-      await source.return?.();
+      await source.return?.().catch(() => {}); // How its clean-up ends changes nothing.
       return fail(thrown);
     };
     let failing: GhostError | undefined;
@@ -384,7 +385,12 @@ class GhostBrain implements Brain {
       }
     };
     const next = () => (failing === undefined ? source.next().then(take, fail) : refuse(failing));
-    return { [Symbol.asyncIterator]: () => ({ next, return: leave }) };
+    return {
+      frames: { [Symbol.asyncIterator]: () => ({ next, return: leave }) },
+      async [Symbol.asyncDispose]() {
+        if (!isEnded) await leave();
+      },
+    };
   }
 
   #provider(model: ModelInfo): BrainOptions["providers"][number] {

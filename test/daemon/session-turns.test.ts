@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
 import { GhostApiError } from "../../protocol/errors.ts";
 import type { GhostClient } from "../../protocol/ghost-client.ts";
-import type { SessionId } from "../../protocol/ids.ts";
+import { type SessionId, sessionIdSchema } from "../../protocol/ids.ts";
 import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
 import type { Script } from "../fakes/openai-host-script.ts";
+import { connectRaw, initializeMessage } from "../fakes/raw-rpc.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 import { call, configFor } from "../support/http.ts";
 
@@ -29,6 +30,7 @@ after(async () => {
 
 const soon = () => AbortSignal.timeout(20_000);
 const HANG: Script = { tokens: ["half ", "never"], fault: { kind: "hang", afterTokens: 1 } };
+const WHOLE = "Hello from the fake host.";
 const asked = () => host.requests.filter(({ method }) => method === "POST").length;
 
 /** Asks, and tells the session and the first words as soon as they are there; `done` resolves with the whole text. */
@@ -162,4 +164,30 @@ test("an answer that comes over HTTP into the same session counts, and other ses
   assert.ok((await ask(face, { text: "elsewhere" }).done).length > 0);
   leave.abort();
   await reply.catch(() => {}); // Its own abort.
+});
+
+test("a face that leaves when its answer has begun, before any of it was read, ends the answer and frees the session", async () => {
+  const chat = { text: "first", model: "up/m" };
+  const completion = { prefix: "first", model: "up/m", maxTokens: 8 };
+  for (const [method, params] of [
+    ["ghost/chat/send", chat],
+    ["ghost/completion/create", completion],
+  ] as const) {
+    host.playOnce(HANG);
+    using raw = await connectRaw(daemon.socket);
+    raw.send(initializeMessage(daemon.faceKey));
+    await raw.next();
+    // With this credit the daemon says that the answer has begun, and goes no further.
+    raw.send({ jsonrpc: "2.0", id: 1, method, params: { ...params, partialResultToken: "t", credit: 1 } });
+    const begun = JSON.stringify(await raw.next());
+    assert.match(begun, /"started"/, method);
+    raw.send({ jsonrpc: "2.0", method: "$/cancelRequest", params: { id: 1 } });
+    assert.equal((await raw.next())?.error?.data?.code, "cancelled", method);
+    await host.until(() => host.requests.at(-1)?.state === "closed-by-peer", "the upstream connection is closed");
+    const sessionId = /"sessionId":"(ses_\w+)"/.exec(begun)?.[1];
+    if (sessionId !== undefined)
+      assert.equal(await ask(face, { text: "again", sessionId: sessionIdSchema.parse(sessionId) }).done, WHOLE);
+    const signal = soon();
+    while ((await face.api.daemon.status({}, signal)).openAnswers > 0);
+  }
 });

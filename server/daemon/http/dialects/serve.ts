@@ -69,7 +69,7 @@ export async function serveAnswer(
   reply: FastifyReply,
   signal: AbortSignal,
 ): Promise<FastifyReply> {
-  const answer = await options.brain.answer(request, {}, signal);
+  await using answer = await options.brain.answer(request, {}, signal);
   reply.hijack();
   const { raw } = reply;
   let stream: StreamWriter | undefined;
