@@ -112,6 +112,21 @@ for (const [name, fault] of brokenStreams) {
   });
 }
 
+test("an answer that writes of [DONE] is whole only when its server says so", async () => {
+  const tokens = [
+    "a stream ends with data: [DONE]",
+    ", always: ",
+    '"finish_reason":"stop" and\n\ndata: [DONE]\n\n',
+    "x",
+  ];
+  const whole = sse((await stream({ tokens })).text);
+  assert.deepEqual([textOf(whole.chunks), whole.isDone], [tokens.join(""), true]);
+  const reply = await stream({ tokens, fault: { kind: "cut", afterTokens: 3, where: "between-frames", how: "clean" } });
+  const { chunks, isDone } = sse(reply.text);
+  assert.equal(textOf(chunks), tokens.slice(0, 3).join(""));
+  assert.deepEqual([isDone, reply.isCut], [false, true]);
+});
+
 test("a broken plain answer is an error, not half an answer", async () => {
   host.playOnce({ tokens: 4, fault: { kind: "cut", afterTokens: 2, where: "mid-frame", how: "close" } });
   const reply = await call(daemon, "/v1/chat/completions", { body: ask("up/m") });

@@ -321,12 +321,17 @@ const COMPLETION_FRAMES = chatFrames("openai-completion");
 function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
   return {
     frame: (bytes) => openAiFrame(dialect, bytes),
+    // Models write `[DONE]`, too; quotes stand escaped in what they write.
     isEnd: (bytes) =>
-      bytes.includes("[DONE]") || bytes.includes('"finish_reason":"') || bytes.includes('"finish_reason": "'),
+      bytes.includes('"finish_reason":"') ||
+      bytes.includes('"finish_reason": "') ||
+      (bytes.includes("[DONE]") && sseData(bytes).some(isDone)),
     mayFail: (bytes) => bytes.includes('"error"'),
     strip: (bytes) =>
       bytes.includes("[DONE]")
-        ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]"))
+        ? Buffer.concat(sseFrames(bytes).filter((frame) => !sseData(frame).some(isDone)))
         : bytes,
   };
 }
+
+const isDone = (data: string) => data.trimEnd() === "[DONE]";
