@@ -134,3 +134,35 @@ test("whatever was kept, no text, call, argument or order of a client's message 
     }),
   );
 });
+
+test("what is not there, or was read before, is not looked up with every turn; what is kept later is found", async (context) => {
+  const { database, keeper: before } = await setUp(context);
+  answer(before, TURN);
+  await database.write([{ sql: "SELECT 1", values: [] }]); // Writes go in order: the turn is stored now.
+  let reads = 0;
+  const read: Database["read"] = (...asked) => {
+    reads += 1;
+    return database.read(...asked);
+  };
+  const counted = new Proxy(database, { get: (target, key) => (key === "read" ? read : boundMember(target, key)) });
+  const keeper = keeperOf(counted);
+  const history = [assistant(call("a"), call("b")), assistant(call("c"))];
+  for (let turn = 0; turn < 3; turn += 1) {
+    const [first, second] = await keeper.restore(ada, history);
+    assert.deepEqual(first?.parts[0], seal);
+    assert.deepEqual(second, history[1]);
+  }
+  assert.equal(reads, 1);
+  answer(
+    keeper,
+    TURN.map((event) => (event.kind === "toolCall" && event.callId === "a" ? { ...event, callId: "c" } : event)),
+  );
+  const [, late] = await keeper.restore(ada, [history[0] ?? assistant(), assistant(call("c"), call("b"))]);
+  assert.deepEqual(late?.parts[0], seal);
+  assert.equal(reads, 1);
+});
+
+function boundMember(target: Database, key: string | symbol): unknown {
+  const member: unknown = Reflect.get(target, key);
+  return typeof member === "function" ? member.bind(target) : member;
+}

@@ -18,6 +18,11 @@ import { keptPartsSchema } from "./transcript-record.ts";
 
 /** Tool loops come back within seconds: this many turns are hours of several busy agents. */
 const MAX_TURNS_IN_MEMORY = 512;
+/**
+ * Calls of which nothing is kept, so that the history of an agent is not looked up again with every turn: with 100 bytes each, half a megabyte, and the
+ * calls of some dozens of long conversations.
+ */
+const MAX_ABSENT = 4096;
 /** Long thinking is some 100 KB; more than this is not worth its memory. */
 const MAX_TURN_CHARACTERS = 512 * 1024;
 /** Sessions are taken up again days later, hardly after weeks. */
@@ -54,6 +59,8 @@ class StoredReasoning implements ReasoningKeeper {
   readonly #options: KeeperOptions;
   /** By user and call, the one used last at the end. */
   readonly #recent = new Map<string, readonly Part[]>();
+  /** By user and call, the one asked for last at the end. */
+  readonly #absent = new Set<string>();
   #stored = 0;
 
   constructor(options: KeeperOptions) {
@@ -77,8 +84,8 @@ class StoredReasoning implements ReasoningKeeper {
         if (characters > MAX_TURN_CHARACTERS) return;
         const parts = fold.parts(maker);
         const first = parts.find((part) => part.kind === "toolCall");
-        if (first?.kind !== "toolCall" || first.callId === "" || !parts.some(isSealed)) return;
-        this.#remember(userId, first.callId, parts);
+        if (first?.kind !== "toolCall" || first.callId === "") return;
+        if (parts.some(isSealed)) this.#remember(userId, first.callId, parts);
       },
     };
   }
@@ -98,16 +105,24 @@ class StoredReasoning implements ReasoningKeeper {
     const found = new Map<string, readonly Part[]>();
     const missing: string[] = [];
     for (const callId of callIds) {
-      const parts = this.#recent.get(keyOf(userId, callId));
-      if (parts === undefined) missing.push(callId);
-      else found.set(callId, parts);
+      const key = keyOf(userId, callId);
+      const parts = this.#recent.get(key);
+      if (parts !== undefined) found.set(callId, parts);
+      else if (this.#absent.has(key)) this.#isAbsent(key);
+      else missing.push(callId);
     }
     if (missing.length === 0) return found;
     try {
       const row = z.object({ call_id: z.string(), body: z.string() });
       const sql = `SELECT call_id, body FROM kept_turns WHERE user_id = ? AND call_id IN (SELECT value FROM json_each(?))`;
       const rows = await this.#options.database.read(row, sql, [userId, JSON.stringify(missing)]);
-      for (const { call_id, body } of rows) found.set(call_id, keptPartsSchema.parse(JSON.parse(body)));
+      for (const { call_id, body } of rows) {
+        const parts = keptPartsSchema.parse(JSON.parse(body));
+        found.set(call_id, parts);
+        this.#hold(keyOf(userId, call_id), parts);
+      }
+      // What was kept while this was read is in memory, and is found there first.
+      for (const callId of missing) if (!found.has(callId)) this.#isAbsent(keyOf(userId, callId));
     } catch (error) {
       this.#options.log.warn({ event: "reasoning.not_read", error }); // (2)
     }
@@ -115,14 +130,26 @@ class StoredReasoning implements ReasoningKeeper {
   }
 
   #remember(userId: UserId, callId: string, parts: readonly Part[]): void {
-    const key = keyOf(userId, callId);
+    this.#hold(keyOf(userId, callId), parts);
+    this.#store(userId, callId, parts).catch((error: unknown) => {
+      this.#options.log.warn({ event: "reasoning.not_kept", error }); // (2)
+    });
+  }
+
+  #hold(key: string, parts: readonly Part[]): void {
+    this.#absent.delete(key);
     this.#recent.delete(key);
     this.#recent.set(key, parts);
     const oldest = this.#recent.size > MAX_TURNS_IN_MEMORY ? this.#recent.keys().next().value : undefined;
     if (oldest !== undefined) this.#recent.delete(oldest);
-    this.#store(userId, callId, parts).catch((error: unknown) => {
-      this.#options.log.warn({ event: "reasoning.not_kept", error }); // (2)
-    });
+  }
+
+  #isAbsent(key: string): void {
+    if (this.#recent.has(key)) return;
+    this.#absent.delete(key);
+    this.#absent.add(key);
+    const oldest = this.#absent.size > MAX_ABSENT ? this.#absent.values().next().value : undefined;
+    if (oldest !== undefined) this.#absent.delete(oldest);
   }
 
   async #store(userId: UserId, callId: string, parts: readonly Part[]): Promise<void> {
