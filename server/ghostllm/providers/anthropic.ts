@@ -41,7 +41,7 @@ import { describeModels, type KeyVerdict } from "./key-check.ts";
 import type { ProviderKeys } from "./keys.ts";
 import { isListed, literalNames } from "./model-patterns.ts";
 import type { Provider } from "./provider.ts";
-import { mapFrames, MAX_MODEL_LIST_BYTES, openStream, openWhole, parseJson, type Server } from "./upstream.ts";
+import { MAX_MODEL_LIST_BYTES, openStream, openWhole, parseJson, type Server, translated } from "./upstream.ts";
 
 export interface AnthropicConfig {
   readonly base_url: string;
@@ -185,7 +185,11 @@ class AnthropicProvider implements Provider {
       const response = await this.#post(call, versioned, signal);
       if (isOk(response)) {
         const attempt = await this.#attempt(model.ref, response, { isRelay: false });
-        const frames = mapFrames(attempt.frames, message.isAnswerTool ? answerAsText : message.tools.restore);
+        const frames = translated(
+          this.#server,
+          attempt.frames,
+          message.isAnswerTool ? answerAsText : message.tools.restore,
+        );
         return { ...attempt, frames, dropped: [...new Set([...lost, ...message.dropped, ...mended])] };
       }
       const rejection = await readRejection(this.#server, response);

@@ -23,12 +23,12 @@ import type { Provider } from "./provider.ts";
 import {
   type FrameFormat,
   MAX_ANSWER_BYTES,
-  mapFrames,
   MAX_MODEL_LIST_BYTES,
   openStream,
   openWhole,
   parseJson,
   type Server,
+  translated,
 } from "./upstream.ts";
 
 export interface CompatibleConfig {
@@ -147,7 +147,8 @@ class CompatibleProvider implements RelayingProvider {
     const { body, tools } = await chatBody(request, model.name);
     const attempt = await this.#open({ ...call, body }, model, signal);
     const repair = createChatRepair(this.#options.ids);
-    return { ...attempt, dropped, frames: mapFrames(attempt.frames, (frame) => tools.restore(repair(frame))) };
+    const frames = translated(this.#server, attempt.frames, (frame) => tools.restore(repair(frame)));
+    return { ...attempt, dropped, frames };
   }
 
   async complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
@@ -157,15 +158,11 @@ class CompatibleProvider implements RelayingProvider {
         `${model.ref} is not known to fill in before a suffix; set \`fim = true\` for ${this.id} if it can`,
       );
     }
-    const body =
-      request.origin?.dialect === "openai-completion"
-        ? request.origin.bodyFor(model.name)
-        : completionBody(request, model.name);
-    return this.#open(
-      { dialect: "openai-completion", path: "completions", body, stream: request.stream },
-      model,
-      signal,
-    );
+    const call = { dialect: "openai-completion", path: "completions", stream: request.stream } as const;
+    if (request.origin?.dialect === "openai-completion")
+      return this.#open({ ...call, body: request.origin.bodyFor(model.name) }, model, signal);
+    const attempt = await this.#open({ ...call, body: completionBody(request, model.name) }, model, signal);
+    return { ...attempt, frames: translated(this.#server, attempt.frames, (frame) => frame) };
   }
 
   async embed(texts: readonly string[], model: ModelInfo, signal: AbortSignal): Promise<Embeddings> {

@@ -211,7 +211,7 @@ test("a chat client is relayed byte for byte, unless the family needs Responses 
     const target = await model(of);
     const frames = await framesOf(await provider.chat(chat("hi", { ...more, origin }), target, never));
     assert.deepEqual([chats.requests.length - (before[0] ?? 0)], [isRelayed ? 1 : 0], name);
-    assert.equal(frames[0]?.dialect, isRelayed ? "openai-chat" : "openai-responses", name);
+    assert.equal(frames[0]?.dialect, isRelayed ? "openai-chat" : "events", name);
     if (isRelayed) assert.equal(chats.requests.at(-1)?.bodyText, origin.bodyFor(of).toString(), name);
   }
 });

@@ -36,12 +36,12 @@ import {
   type FrameFormat,
   MAX_ANSWER_BYTES,
   MAX_MODEL_LIST_BYTES,
-  mapFrames,
   openStream,
   openWhole,
   parseJson,
   readRefusal,
   type Server,
+  translated,
 } from "./upstream.ts";
 
 export interface ResponsesConfig {
@@ -117,7 +117,7 @@ class ResponsesProvider implements RelayingProvider {
   readonly #options: ResponsesOptions;
   readonly #base: URL;
   readonly #server: Server;
-  readonly #format: FrameFormat;
+  readonly #formats: { readonly relay: FrameFormat; readonly own: FrameFormat };
   #status: ProviderStatus;
 
   constructor(options: ResponsesOptions) {
@@ -128,7 +128,10 @@ class ResponsesProvider implements RelayingProvider {
     this.#base = new URL(config.base_url.endsWith("/") ? config.base_url : `${config.base_url}/`);
     keys.declare({ provider: id, keyEnv: config.key_env, variables: flavour.keyVariables });
     this.#server = { id, clean: (text) => keys.clean(text) };
-    this.#format = responsesFormat(this.#server);
+    this.#formats = {
+      relay: responsesFormat(this.#server, withoutDone),
+      own: responsesFormat(this.#server, withoutEcho),
+    };
     this.#status = { id, kind: id, address: config.base_url, locality, state: "idle", models: 0 };
   }
 
@@ -246,10 +249,10 @@ class ResponsesProvider implements RelayingProvider {
     { way, draft, model }: { readonly way: Way; readonly draft: ResponsesDraft | undefined; readonly model: ModelInfo },
   ): Promise<Attempt> {
     const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
-    const format = way.kind === "relay" && way.dialect === "openai-chat" ? CHAT_FRAMES : this.#format;
+    const format = way.kind === "relay" && way.dialect === "openai-chat" ? CHAT_FRAMES : this.#formats[way.kind];
     const frames = await (isStream ? openStream : openWhole)(this.#server, format, response);
     if (draft === undefined) return { model: model.ref, frames, trimmedCharacters: 0 };
-    const restored = mapFrames(frames, (frame) => draft.tools.restore(frame));
+    const restored = translated(this.#server, frames, (frame) => draft.tools.restore(frame));
     const { stop } = request.output;
     return {
       model: model.ref,
@@ -368,18 +371,49 @@ function pick(listed: readonly ListedModel[], patterns: readonly string[] | unde
 }
 
 /** Frames of Responses: whole at a terminal event (3), which names itself. No text of a model can hold these words unescaped. */
-function responsesFormat(server: Server): FrameFormat {
+function responsesFormat(server: Server, strip: (bytes: Buffer) => Buffer): FrameFormat {
   return {
     frame: responsesFrame,
     isEnd: (bytes) => bytes.includes('"response.completed"') || bytes.includes('"response.incomplete"'),
     // Every response object has the field, mostly null; a broken frame has neither.
-    mayFail: (bytes) => bytes.includes('"error"') || bytes.includes('"response.incomplete"'),
-    strip: (bytes) =>
-      bytes.includes("[DONE]")
-        ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]"))
-        : bytes,
+    mayFail: (bytes) => namesError(bytes) || bytes.includes('"response.incomplete"'),
+    strip,
     failure: (frame) => failureOf(server, frame),
   };
+}
+
+const ERROR_FIELD = Buffer.from('"error"');
+
+/** Anything but `"error": null`. */
+function namesError(bytes: Buffer): boolean {
+  for (let at = bytes.indexOf(ERROR_FIELD); at !== -1; at = bytes.indexOf(ERROR_FIELD, at)) {
+    at += ERROR_FIELD.length;
+    if (!/^\s*:\s*null/.test(bytes.toString("latin1", at, at + 16))) return true;
+  }
+  return false;
+}
+
+function withoutDone(bytes: Buffer): Buffer {
+  return bytes.includes("[DONE]")
+    ? Buffer.concat(sseFrames(bytes).filter((frame) => sseData(frame)[0] !== "[DONE]"))
+    : bytes;
+}
+
+/**
+ * The first two events repeat the instructions and tools of the request, tens of kilobytes with an agent's, and say nothing of the answer: where they are not
+ * for the client, neither the transcript nor anybody who reads frames needs them.
+ */
+const ECHOES = ["event: response.created\n", "event: response.in_progress\n"].map((line) => Buffer.from(line));
+const FRAME_END = Buffer.from("\n\n");
+
+function withoutEcho(bytes: Buffer): Buffer {
+  let rest = withoutDone(bytes);
+  while (ECHOES.some((line) => rest.subarray(0, line.length).equals(line))) {
+    const end = rest.indexOf(FRAME_END);
+    if (end === -1) break;
+    rest = rest.subarray(end + FRAME_END.length);
+  }
+  return rest;
 }
 
 function failureOf({ clean }: Server, frame: Frame): GhostError | undefined {

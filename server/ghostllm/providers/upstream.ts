@@ -6,7 +6,7 @@
 import { type GhostError, OperationalError } from "../../base/errors.ts";
 import { header, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import { SseSplitter, sseFrames } from "../frames/sse.ts";
-import type { Frame } from "../stream.ts";
+import { eventsFrame, type Frame, type StreamEvent } from "../stream.ts";
 
 /** Whose words an error quotes. */
 export interface Server {
@@ -157,6 +157,25 @@ export function mapFrames(frames: AsyncIterable<Frame>, change: (frame: Frame) =
       };
     },
   };
+}
+
+/**
+ * The frames of an answer whose request was not relayed, as events: none of them may pass for the client's own dialect, which it would be half of, and
+ * what is broken in them is seen by everybody who reads on (`brain.ts` ends the answer there).
+ */
+export function translated(
+  server: Server,
+  frames: AsyncIterable<Frame>,
+  change: (frame: Frame) => Frame,
+): AsyncIterable<Frame> {
+  const clean = (event: StreamEvent): StreamEvent =>
+    event.kind === "error"
+      ? { ...event, error: { ...event.error, message: server.clean(event.error.message) } }
+      : event;
+  return mapFrames(frames, (frame) => {
+    const events = change(frame).events();
+    return eventsFrame(events.some(({ kind }) => kind === "error") ? events.map(clean) : events);
+  });
 }
 
 /** An answer with an error status: its status, its body, and how long it asks to wait. */

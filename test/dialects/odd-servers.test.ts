@@ -1,0 +1,107 @@
+/**
+ * What model servers say that no specification has, through the real daemon to clients of several dialects: nothing of it is lost, doubled, or ends cleanly
+ * where it broke off.
+ */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { type CannedHost, startCannedHost } from "../fakes/canned-host.ts";
+import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
+import { type ApiReply, call } from "../support/http.ts";
+
+const KEY = "sk-test-0123456789abcdef";
+const SSE = "text/event-stream";
+
+let chat: CannedHost;
+let grok: CannedHost;
+let daemon: TestDaemon;
+
+before(async () => {
+  chat = await startCannedHost({ data: [{ id: "m" }] });
+  grok = await startCannedHost({ models: [{ id: "grok-4.7" }] });
+  const config = [
+    "[providers.ollama]\ndiscover = false",
+    `[providers.compatible.up]\nbase_url = "${chat.origin}/v1"`,
+    `[providers.xai]\nbase_url = "${grok.origin}/v1"`,
+  ].join("\n");
+  daemon = await startTestDaemon({ config, env: { XAI_API_KEY: KEY } });
+});
+after(async () => {
+  await daemon[Symbol.asyncDispose]();
+  for (const host of [chat, grok]) await host[Symbol.asyncDispose]();
+});
+
+const data = (value: unknown) => `data: ${typeof value === "string" ? value : JSON.stringify(value)}\n\n`;
+const DONE = data("[DONE]");
+const chunk = (delta: object, finish: string | null = null) =>
+  data({
+    id: "x",
+    object: "chat.completion.chunk",
+    created: 1,
+    model: "m",
+    choices: [{ index: 0, delta, finish_reason: finish }],
+  });
+const event = (value: { readonly type: string; readonly [field: string]: unknown }) =>
+  `event: ${value.type}\n${data(value)}`;
+
+const askMessages = (more: object = {}) =>
+  call(daemon, "/v1/messages", { body: { model: "up/m", max_tokens: 99, stream: true, messages: HI, ...more } });
+const askResponses = (more: object = {}) =>
+  call(daemon, "/v1/responses", { body: { model: "up/m", stream: true, store: false, input: "hi", ...more } });
+const HI = [{ role: "user", content: "hi" }];
+
+const types = ({ text }: ApiReply) => [...text.matchAll(/^event: (.+)$/gm)].map(([, type]) => type);
+
+/** The signs of a whole answer, of every dialect. */
+function assertNoEnd({ text, isCut }: ApiReply): void {
+  assert.ok(isCut, text);
+  assert.doesNotMatch(text, /\[DONE\]\n|event: message_stop|event: response\.(completed|incomplete)/);
+}
+
+test("tools in groups, called by Grok, reach a client that keeps its history itself as one answer from one hand", async () => {
+  const item = { id: "msg_1", type: "message", role: "assistant", status: "completed" };
+  const said = { ...item, content: [{ type: "output_text", text: "Hello", annotations: [] }] };
+  const called = { id: "fc_1", type: "function_call", call_id: "call_1", name: "mcp__run", status: "completed" };
+  const response = { id: "resp_up", object: "response", status: "completed", model: "grok-4.7", error: null };
+  const place = { output_index: 0, item_id: "msg_1" };
+  grok.play({
+    contentType: SSE,
+    pieces: [
+      event({ type: "response.created", response: { ...response, status: "in_progress", output: [] } }),
+      event({ type: "response.output_item.added", output_index: 0, item: { ...item, content: [] } }),
+      event({ type: "response.output_text.delta", ...place, content_index: 0, delta: "Hello" }),
+      event({ type: "response.output_item.done", output_index: 0, item: said }),
+      event({ type: "response.output_item.added", output_index: 1, item: { ...called, arguments: "" } }),
+      event({ type: "response.function_call_arguments.delta", output_index: 1, item_id: "fc_1", delta: '{"a":1}' }),
+      event({ type: "response.output_item.done", output_index: 1, item: { ...called, arguments: '{"a":1}' } }),
+      event({
+        type: "response.completed",
+        response: { ...response, output: [said, { ...called, arguments: '{"a":1}' }] },
+      }),
+    ],
+  });
+  const run = { type: "function", name: "run", parameters: { type: "object", properties: {} } };
+  const tools = [{ type: "namespace", name: "mcp", description: "A server.", tools: [run] }];
+  const reply = await askResponses({ model: "xai/grok-4.7", tools });
+  assert.equal(reply.status, 200, reply.text);
+  const numbers = [...reply.text.matchAll(/"sequence_number":(\d+)/g)].map(([, number]) => Number(number));
+  assert.deepEqual(numbers, [...numbers.keys()]);
+  assert.equal(types(reply).filter((type) => type === "response.created").length, 1);
+  assert.equal(types(reply).filter((type) => type === "response.output_item.done").length, 2);
+  assert.doesNotMatch(reply.text, /mcp__run|resp_up/);
+  assert.match(reply.text, /"name":"run","namespace":"mcp"/);
+});
+
+test("a chunk in mid-answer that nobody can read is a failure for clients of every dialect, never a gap in the text", async () => {
+  for (const broken of ["data: <html>\n\n", 'data: {"choices":[{"delta":{"content":{}}}]}\n\n']) {
+    chat.play({
+      contentType: SSE,
+      pieces: [chunk({ content: "one " }), broken, chunk({ content: "three" }, "stop"), DONE],
+    });
+    for (const ask of [askMessages, askResponses]) {
+      const reply = await ask();
+      assertNoEnd(reply);
+      assert.match(reply.text, /one /);
+      assert.doesNotMatch(reply.text, /three/);
+    }
+  }
+});
