@@ -1,6 +1,7 @@
 /** Clients that send nonsense, too much, too slowly, or leave: the daemon answers or drops them, and serves the next one. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { Agent, get } from "node:http";
 import { connect, type Socket } from "node:net";
 import { after, before, test } from "node:test";
 import { sessionIdSchema } from "../../protocol/ids.ts";
@@ -146,6 +147,21 @@ test("large completions and embeddings are read in a worker and relayed as they 
   const input = Array.from({ length: 500 }, (_, index) => `text ${index} ${"e".repeat(1000)}`);
   assert.equal((await call(roomy, "/v1/embeddings", { body: { model: "up/m", input } })).status, 200);
   assert.equal(host.requests.at(-1)?.bodyText, JSON.stringify({ model: "m", input }));
+});
+
+test("a connection that asks again and again leaves nothing of its requests behind", async () => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const ports = new Set<number | undefined>();
+  for (let round = 0; round < 30; round += 1) {
+    const headers = { authorization: `Bearer ${daemon.modelKey}` };
+    const [response] = await once(get(`${daemon.http}/v1/models`, { agent, headers }), "response");
+    ports.add(response.socket.localPort);
+    response.resume();
+    await once(response, "end");
+  }
+  agent.destroy();
+  assert.equal(ports.size, 1, "one connection served all of them");
+  assert.doesNotMatch(daemon.stderr(), /MaxListeners/);
 });
 
 test("member names of Object's prototype are relayed like any other", async () => {

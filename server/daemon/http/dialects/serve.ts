@@ -218,9 +218,15 @@ export function bodyOf(request: FastifyRequest): Buffer {
   throw new UserError("invalid_json", "the body is empty");
 }
 
+/** By connection, which serves many requests: each would else leave a listener on it. */
+const goneSignals = new WeakMap<NodeJS.EventEmitter, AbortSignal>();
+
 /** Aborts when the client's connection closes: for requests that are not answers. */
 export function gone(socket: NodeJS.EventEmitter): AbortSignal {
+  const known = goneSignals.get(socket);
+  if (known !== undefined) return known;
   const controller = new AbortController();
+  goneSignals.set(socket, controller.signal);
   socket.once("close", () => controller.abort(new OperationalError("cancelled", "the client went away")));
   return controller.signal;
 }
