@@ -67,6 +67,22 @@ test("a host of Ollama's may say where it is, in one of three words", () => {
   );
 });
 
+test("the keyless door on Ollama's own port is not taken for an Ollama", () => {
+  const discovers = (text: string) => load(text).config.providers.ollama.discover;
+  assert.equal(discovers("[http.ollama]\nenabled = true\nport = 11434\n"), false);
+  assert.equal(discovers("[http.ollama]\nport = 11434\n"), true);
+  assert.equal(discovers("[http.ollama]\nenabled = true\n"), true);
+});
+
+test("a model server may listen beside the daemon, but not be it", () => {
+  const at = (url: string, more = "") =>
+    load(`${more}[providers.compatible.a]\nbase_url = "${url}"\n`).config.providers.compatible["a"]?.base_url;
+  for (const url of ["http://127.0.0.1:4748/v1", "http://10.0.0.2:4747/v1", "http://localhost/v1"])
+    assert.equal(at(url), url);
+  assert.equal(at("http://127.0.0.1:4747/v1", "[http]\nport = 0\n"), "http://127.0.0.1:4747/v1");
+  assert.equal(at("http://127.0.0.1:11435/v1"), "http://127.0.0.1:11435/v1");
+});
+
 test("the full example parses, and sections of later versions come back as warnings", () => {
   const { config, sources, warnings } = load(DESIGN_EXAMPLE);
   assert.deepEqual(config.providers.ollama.hosts["ws4090"], {
@@ -192,6 +208,14 @@ const WRONG: readonly (readonly [text: string, message: string])[] = [
   [
     "[providers.compatible.a]\nbase_url = 'http://a'\nkey_env = 'sk-hunter2'",
     "ghost.toml:3:11: providers.compatible.a.key_env: expected the name of an environment variable (letters, digits and _), found another string",
+  ],
+  [
+    "[providers.compatible.a]\nbase_url = 'http://localhost:4747/v1'",
+    "ghost.toml:2:12: providers.compatible.a.base_url: this is where the daemon itself listens",
+  ],
+  [
+    "[http.ollama]\nenabled = true\n[providers.ollama.hosts.me]\nurl = 'http://127.0.0.1:11435'",
+    "ghost.toml:4:7: providers.ollama.hosts.me.url: this is where the daemon itself listens",
   ],
   ["[context]\nstore = 'postgres://x'", 'ghost.toml:2:9: context.store: expected "sqlite", found another string'],
 ];

@@ -64,13 +64,38 @@ export function loadConfig(input: {
     });
   }
   const http = port === undefined ? parsed.data.http : { ...parsed.data.http, port };
-  const config: GhostConfig = deepFreeze({ ...parsed.data, http });
+  const config: GhostConfig = deepFreeze({ ...parsed.data, http, providers: withoutOwnDoor(parsed.data) });
+  const own = findOwnDoors(document, config);
+  if (own.length > 0) throw configInvalid(input.file, own);
   const sources = new Map<string, SettingSource>();
   for (const [path] of leavesOf(config)) {
     sources.set(formatPath(path), valueAt(table, path) === undefined ? "default" : "file");
   }
   if (port !== undefined) sources.set("http.port", "flag");
   return { config, sources, warnings };
+}
+
+/** Where an Ollama is looked for. */
+const OLLAMA_PORT = 11_434;
+
+/** Whoever gives Ollama's own port to the keyless door has no Ollama there: looking for one would find the daemon itself. */
+function withoutOwnDoor({ http, providers }: GhostConfig): GhostConfig["providers"] {
+  if (!http.ollama.enabled || http.ollama.port !== OLLAMA_PORT) return providers;
+  return { ...providers, ollama: { ...providers.ollama, discover: false } };
+}
+
+/** A model server that is the daemon itself would list its own models, and ask itself without end. */
+function findOwnDoors(document: TomlDocument, { http, providers }: GhostConfig): readonly Problem[] {
+  const ports = new Set([http.port, ...(http.ollama.enabled ? [http.ollama.port] : [])].filter((port) => port !== 0));
+  return [...leaves(providers, ["providers"])].flatMap(([path, value]) => {
+    if (!/^(base_)?url$/.test(String(path.at(-1)))) return [];
+    const { hostname, port } = new URL(String(value));
+    if (!/^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname) || !ports.has(Number(port))) return [];
+    const text = formatPath(path);
+    return [
+      { place: document.valuePlace(path), path: text, message: `${text}: this is where the daemon itself listens` },
+    ];
+  });
 }
 
 /** Every setting that has a value, for `settings.get`. */

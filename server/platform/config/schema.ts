@@ -200,7 +200,11 @@ const ollamaSection = section("Ollama servers.", {
     .boolean()
     .default(true)
     .meta(
-      about({ description: "Look for a server on 127.0.0.1:11434 also when no host is configured.", example: "false" }),
+      about({
+        description:
+          "Look for a server on 127.0.0.1:11434 also when no host is configured. Not where `[http.ollama]` has that port.",
+        example: "false",
+      }),
     ),
   keep_alive: z
     .string()
