@@ -103,6 +103,13 @@ test("generate asks, continues and fills in", async () => {
   assert.equal(filled.done, true);
 });
 
+test("a question whose format has a field called messages is still a question", async () => {
+  host.playOnce({ tokens: ["{}"] });
+  const format = { type: "object", properties: { messages: { type: "array" } } };
+  const asked = await client.generate({ model: "up/m", prompt: "hello", format });
+  assert.deepEqual([asked.response, asked.done_reason], ["{}", "stop"]);
+});
+
 test("options, formats and images reach the model", async () => {
   host.playOnce({ tokens: ["{}"] });
   const image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";

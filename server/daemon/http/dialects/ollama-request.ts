@@ -76,8 +76,9 @@ const generateShape = {
   raw: z.boolean().nullish(),
   images,
 };
-const chatSchema = z.looseObject(chatShape);
 const generateSchema = z.looseObject(generateShape);
+const requestSchema = z.looseObject({ ...generateShape, ...chatShape });
+type Request = z.infer<typeof requestSchema>;
 /** These are Ollama's own business with its models: they change nothing of the answer here. */
 const IGNORED = ["keep_alive", "truncate", "shift", "context"] as const;
 const CHAT_FIELDS: ReadonlySet<string> = new Set([...Object.keys(chatShape), ...IGNORED]);
@@ -104,12 +105,11 @@ export const OLLAMA_MEMBERS: readonly string[] = [];
 
 /** A body of `/api/chat`, or of `/api/generate` that asks a question. @throws UserError `invalid_json` | `invalid_params` */
 export function parseOllama(body: Buffer): ParsedChat<OllamaOwn> {
-  // Of a body that is no JSON, or has no model, either schema says the same.
-  return body.includes('"messages"') ? parseOllamaChat(body) : parseOllamaGenerate(body);
+  const request = checkBody(requestSchema, body);
+  return request.messages === undefined ? toGenerate(request) : toChat(request);
 }
 
-function parseOllamaChat(body: Buffer): ParsedChat<OllamaOwn> {
-  const request = checkBody(chatSchema, body);
+function toChat(request: Request): ParsedChat<OllamaOwn> {
   const entries = request.messages ?? [];
   const facts: ChatFacts<OllamaOwn> = {
     ...commonFacts(request, CHAT_FIELDS),
@@ -125,8 +125,7 @@ function parseOllamaChat(body: Buffer): ParsedChat<OllamaOwn> {
   return { facts, messages: () => toMessages(entries) };
 }
 
-function parseOllamaGenerate(body: Buffer): ParsedChat<OllamaOwn> {
-  const request = checkBody(generateSchema, body);
+function toGenerate(request: Request): ParsedChat<OllamaOwn> {
   const prompt = request.prompt ?? "";
   const facts: ChatFacts<OllamaOwn> = {
     ...commonFacts(request, GENERATE_FIELDS),
