@@ -136,3 +136,10 @@ test("every page is in the index, with how it is tested, and nothing else is", (
       `no page ${name}`,
     );
 });
+
+test("ollama-tools: what it says is left out is left out, and named", async () => {
+  const messages = [{ role: "user", content: "Hello" }];
+  const body = JSON.stringify({ model: "coder", messages, keep_alive: "5m", options: { num_ctx: 8192 } });
+  const response = await fetch(`${ollama}/api/chat`, { method: "POST", body });
+  assert.equal(response.headers.get("x-ghost-dropped"), "options.num_ctx", await response.text());
+});
