@@ -24,6 +24,7 @@ import { createAuthorizer } from "./authorizer.ts";
 import type { Caller } from "./bind-api.ts";
 import { createGhostServer } from "./ghost-server.ts";
 import { type BodyReader, createBodyReader } from "./http/body-reader.ts";
+import { registerGemini } from "./http/dialects/gemini.ts";
 import { registerMessages } from "./http/dialects/messages.ts";
 import { registerModels } from "./http/dialects/models.ts";
 import { registerOllama } from "./http/dialects/ollama.ts";
@@ -65,6 +66,8 @@ const LOCAL_USER = userIdSchema.parse("local");
 const MAX_CONFIG_BYTES = 1024 * 1024;
 /** Two bodies at once: more would compete with the main loop for the cores of a small machine. */
 const BODY_WORKERS = 2;
+/** Each with its own routes and the shape of its own errors; what else needs more than they do is registered beside them. */
+const CHAT_DIALECTS = [registerModels, registerOpenAi, registerMessages, registerGemini] as const;
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
 /** Starts everything; what was started is taken down again when a later part fails. @throws what the parts throw, named in the catalogue. */
@@ -293,7 +296,7 @@ async function openFronts(options: DaemonOptions, world: World, store: Disposabl
       register: [
         (app, open) => {
           const dialect = { ...dialectOptions, open };
-          for (const register of [registerModels, registerOpenAi, registerMessages]) register(app, dialect);
+          for (const register of CHAT_DIALECTS) register(app, dialect);
           const maxBodyBytes = config.http.max_body_mib * 1024 * 1024;
           registerResponses(app, { ...dialect, store: world.responses, ids: options.ids, maxBodyBytes });
         },

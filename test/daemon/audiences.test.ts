@@ -34,6 +34,10 @@ const ROUTES: Readonly<Record<string, "none" | "model" | "face">> = {
   "POST /v1/responses/:id/cancel": "model",
   "POST /v1/messages": "model",
   "POST /v1/messages/count_tokens": "model",
+  "GET /v1beta/models": "model",
+  "GET /v1beta/models/*": "model",
+  "POST /v1beta/models/*": "model",
+  "POST /v1/models/*": "model",
 };
 
 test("the routes that exist are the routes that are listed", () => {

@@ -227,8 +227,7 @@ const messages: Client = {
 const gemini: Client = {
   name: "Gemini",
   async ask(daemon, question) {
-    const image =
-      question.image === undefined ? [] : [{ inlineData: { mimeType: "image/png", data: question.image } }];
+    const image = question.image === undefined ? [] : [{ inlineData: { mimeType: "image/png", data: question.image } }];
     const after = question.after;
     const body = {
       contents: [

@@ -1,6 +1,5 @@
 /** The official `@google/genai` package, under `/v1beta` and `/v1`, as its older and newer versions ask. */
-import assert from "node:assert/strict";
-import { type Content, type FunctionCall, GoogleGenAI } from "@google/genai";
+import { type Content, type FunctionCall, GoogleGenAI, type Part } from "@google/genai";
 import { CITY_SCHEMA, type Doors, QUESTION, resultOf, type Sdk, testSdk, TOOLS } from "./sdk-kit.ts";
 
 const functionDeclarations = Object.entries(TOOLS).map(([name, { description, parameters }]) => ({
@@ -22,18 +21,16 @@ function sdkFor({ root, key }: Doors, apiVersion: string): Sdk {
     async tools(model) {
       const question: Content = { role: "user", parts: [{ text: QUESTION }] };
       const config = { tools: [{ functionDeclarations }] };
-      // As the package's own chats do, each piece of the stream goes back as a turn.
-      const turns: Content[] = [];
+      const said: Part[] = [];
       const made: FunctionCall[] = [];
       for await (const chunk of await models.generateContentStream({ model, contents: [question], config })) {
         made.push(...(chunk.functionCalls ?? []));
-        const content = chunk.candidates?.[0]?.content;
-        if (content !== undefined) turns.push(content);
+        said.push(...(chunk.candidates?.[0]?.content?.parts ?? []));
       }
       const parts = made.map(({ id = "", name = "" }) => ({
         functionResponse: { id, name, response: { output: resultOf(name) } },
       }));
-      const contents = [question, ...turns, { role: "user", parts }];
+      const contents = [question, { role: "model", parts: said }, { role: "user", parts }];
       const last = await models.generateContent({ model, contents, config });
       return { calls: made.map(({ name = "", args }) => ({ name, arguments: args })), text: last.text ?? "" };
     },
@@ -42,9 +39,14 @@ function sdkFor({ root, key }: Doors, apiVersion: string): Sdk {
       return JSON.parse((await models.generateContent({ ...ask(model), config })).text ?? "");
     },
     async abort(model) {
-      const chunks = await models.generateContentStream(ask(model));
-      for await (const chunk of chunks) if (chunk.text !== undefined) break;
-      assert.ok(chunks !== undefined);
+      // Only a signal lets it go: its iteration's end leaves the connection open.
+      const leaving = new AbortController();
+      const config = { abortSignal: leaving.signal };
+      for await (const chunk of await models.generateContentStream({ ...ask(model), config })) {
+        if (chunk.text === undefined) continue;
+        leaving.abort();
+        break;
+      }
     },
   };
 }

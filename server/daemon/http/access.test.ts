@@ -9,6 +9,7 @@ const request = (more: Partial<AccessRequest>): AccessRequest => ({
   origin: undefined,
   authorization: undefined,
   apiKey: undefined,
+  hasKeyInAddress: false,
   ...more,
 });
 
@@ -20,6 +21,8 @@ const cases: readonly [name: string, request: Partial<AccessRequest>, audience: 
     ["the face credential opens a face's route", { authorization: `bearer ${keys.face}` }, "face", undefined],
     ["the model key never opens a face's route", { authorization: `Bearer ${keys.model}` }, "face", "wrong_audience"],
     ["nor the face credential the model APIs", { authorization: `Bearer ${keys.face}` }, "model", "wrong_audience"],
+    ["a key in the address", { apiKey: keys.model, hasKeyInAddress: true }, "model", "unauthenticated"],
+    ["an open route does not look for one", { hasKeyInAddress: true }, "none", undefined],
     ["no key", {}, "model", "unauthenticated"],
     ["a wrong key", { authorization: "Bearer nope" }, "model", "unauthenticated"],
     ["another scheme", { authorization: `Basic ${keys.model}` }, "model", "unauthenticated"],

@@ -19,6 +19,8 @@ export interface AccessRequest {
   readonly origin: string | undefined;
   readonly authorization: string | undefined;
   readonly apiKey: string | undefined;
+  /** The address says `?key=`, as Gemini's older clients do. */
+  readonly hasKeyInAddress: boolean;
 }
 
 export interface AccessControl {
@@ -34,7 +36,7 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
     return match !== null && Number(match[2] ?? 80) === options.port();
   };
   return {
-    refuse({ host, origin, authorization, apiKey }, audience) {
+    refuse({ host, origin, authorization, apiKey, hasKeyInAddress }, audience) {
       if (host === undefined || !isLoopback(host)) {
         return new UserError(
           "foreign_host",
@@ -48,6 +50,12 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
         );
       }
       if (audience === "none") return undefined;
+      if (hasKeyInAddress) {
+        return new UserError(
+          "unauthenticated",
+          "a key in the address (`?key=`) is not taken, because addresses are logged: send it in the header `x-goog-api-key`",
+        );
+      }
       const key = apiKey ?? /^Bearer +(.+)$/i.exec(authorization ?? "")?.[1]?.trim();
       if (key === undefined) return new UserError("unauthenticated", "the request carries no key");
       const given = codeOf(key);

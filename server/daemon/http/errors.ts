@@ -2,8 +2,11 @@
 import { errorCatalogue, type ErrorCode } from "../../../protocol/errors.ts";
 import type { GhostError } from "../../base/errors.ts";
 
-/** `openai`: `{"error":{message,type,param,code}}`; `anthropic`: `{"type":"error","error":{type,message},"request_id"}`; `ollama`: `{"error":TEXT}`. */
-export type ErrorShape = "openai" | "anthropic" | "ollama";
+/**
+ * `openai`: `{"error":{message,type,param,code}}`; `anthropic`: `{"type":"error","error":{type,message},"request_id"}`; `ollama`: `{"error":TEXT}`;
+ * `gemini`: `{"error":{code,message,status,details}}`.
+ */
+export type ErrorShape = "openai" | "anthropic" | "ollama" | "gemini";
 
 /** Codes that OpenAI's SDKs and agents look for by name. */
 const OPENAI_CODES: Partial<Record<ErrorCode, string>> = {
@@ -22,6 +25,19 @@ const ANTHROPIC_TYPES: Readonly<Record<number, string>> = {
   429: "rate_limit_error",
   504: "timeout_error",
   529: "overloaded_error",
+};
+
+/** https://cloud.google.com/apis/design/errors#handling_errors: by status. */
+const GEMINI_STATUSES: Readonly<Record<number, string>> = {
+  401: "UNAUTHENTICATED",
+  402: "RESOURCE_EXHAUSTED",
+  403: "PERMISSION_DENIED",
+  404: "NOT_FOUND",
+  409: "ABORTED",
+  429: "RESOURCE_EXHAUSTED",
+  499: "CANCELLED",
+  500: "INTERNAL",
+  504: "DEADLINE_EXCEEDED",
 };
 
 export interface HttpError {
@@ -55,6 +71,8 @@ export function errorBody(error: GhostError, shape: ErrorShape = "openai", reque
       return JSON.stringify({ type: "error", error: anthropicError(error), request_id: requestId ?? null });
     case "ollama":
       return JSON.stringify({ error: errorText(error) });
+    case "gemini":
+      return JSON.stringify({ error: geminiError(error) });
   }
 }
 
@@ -84,6 +102,29 @@ export function anthropicError(error: GhostError): { readonly type: string; read
       : (ANTHROPIC_TYPES[http] ?? (http >= 500 ? "api_error" : "invalid_request_error"));
   return { type, message: errorText(error) };
 }
+
+/** Its clients read the wait from `details`, not from a header. */
+function geminiError(error: GhostError): object {
+  const { http } = errorCatalogue[error.code];
+  const field = error.details["field"];
+  const { retryAfterMs } = error;
+  return {
+    code: http,
+    message: errorText(error),
+    status: GEMINI_STATUSES[http] ?? (http >= 500 ? "UNAVAILABLE" : "INVALID_ARGUMENT"),
+    details: [
+      { "@type": `${GOOGLE_TYPE}ErrorInfo`, reason: error.code, domain: "ghoststack" },
+      ...(typeof field === "string"
+        ? [{ "@type": `${GOOGLE_TYPE}BadRequest`, fieldViolations: [{ field, description: error.message }] }]
+        : []),
+      ...(retryAfterMs === undefined
+        ? []
+        : [{ "@type": `${GOOGLE_TYPE}RetryInfo`, retryDelay: `${Math.ceil(retryAfterMs / 1000)}s` }]),
+    ],
+  };
+}
+
+const GOOGLE_TYPE = "type.googleapis.com/google.rpc.";
 
 /** A bug's own message stays in the log. */
 export function errorText(error: GhostError): string {

@@ -179,14 +179,15 @@ function createApp(
   return app;
 }
 
-function refuse(access: AccessControl, { headers }: FastifyRequest, audience: Audience): GhostError | undefined {
-  const apiKey = headers["x-api-key"];
+function refuse(access: AccessControl, { headers, url }: FastifyRequest, audience: Audience): GhostError | undefined {
+  const apiKey = headers["x-api-key"] ?? headers["x-goog-api-key"];
   return access.refuse(
     {
       host: headers.host,
       origin: headers.origin,
       authorization: headers.authorization,
       apiKey: typeof apiKey === "string" ? apiKey : undefined,
+      hasKeyInAddress: /[?&]key=/.test(url),
     },
     audience,
   );
@@ -236,9 +237,11 @@ export function sendError(reply: FastifyReply, error: GhostError): void {
   void reply.code(status).headers(headers).send(body);
 }
 
-/** Where no route says it: what the clients of this path would read. Lists of models are asked for in two dialects. */
+/** Where no route says it: what the clients of this path would read. Lists of models are asked for in three dialects. */
 function shapeOf({ url, headers }: FastifyRequest): ErrorShape {
   if (url.startsWith("/api/")) return "ollama";
+  if (url.startsWith("/v1beta/") || (url.startsWith("/v1/models") && headers["x-goog-api-key"] !== undefined))
+    return "gemini";
   const isAnthropic =
     url.startsWith("/v1/messages") || (url.startsWith("/v1/models") && headers["anthropic-version"] !== undefined);
   return isAnthropic ? "anthropic" : "openai";

@@ -15,7 +15,7 @@ import { present } from "../../base/optional.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { carry } from "../carriage.ts";
-import { countAt, isRecord } from "../frames/json.ts";
+import { countAt, isRecord, parseRecord } from "../frames/json.ts";
 import { stopAt } from "../frames/stopped.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings, Frame } from "../stream.ts";
 import { geminiFrames, readHops, readRejection, relayedFrames } from "./gemini-answer.ts";
@@ -180,8 +180,11 @@ class GeminiProvider implements Provider {
   }
 
   async countTokens(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<number> {
-    const asked = await geminiRequest(request, factsOf(model));
-    const body = countBody(asked, model.name);
+    const { origin } = request;
+    const body =
+      origin?.dialect === KIND
+        ? relayedCount(parseRecord(origin.bodyFor(model.name).toString("utf8")) ?? {}, model.name)
+        : countBody(await geminiRequest(request, factsOf(model)), model.name);
     const json = await this.#ask(`${pathOf(model.name)}:countTokens`, body, MAX_COUNT_BYTES, signal);
     const tokens = isRecord(json) ? countAt(json, "totalTokens") : undefined;
     if (tokens === undefined) throw new OperationalError("upstream_failed", `${ID} sent something that is no count`);
@@ -326,6 +329,15 @@ function opened(server: Server, format: FrameFormat, response: HttpResponse): Pr
 
 function factsOf({ name, ref, maxOutputTokens }: ModelInfo) {
   return { maker: ID, ref, facts: familyOf(name), maxOutputTokens };
+}
+
+/** What a client of the same dialect wants counted: its contents, or a whole request, which may stand inside or be the body itself. */
+function relayedCount(body: Readonly<Record<string, unknown>>, name: string): object {
+  const { generateContentRequest: inside, generate_content_request: older, ...outside } = body;
+  const asked = [inside, older].find(isRecord) ?? outside;
+  // How it is to be answered counts nothing.
+  const { generationConfig: _answer, generation_config: _older, ...prompt } = asked;
+  return { generateContentRequest: { ...prompt, model: `models/${name}` } };
 }
 
 function unlistedModel(name: string): ListedModel {

@@ -1,20 +1,15 @@
 /**
- * `/v1/models` and `/v1/models/{id}`, which two dialects share: with a header `anthropic-version` they answer in Anthropic's form, else in OpenAI's.
+ * `/v1/models` and `/v1/models/{id}`, which three dialects share: with a header `anthropic-version` they answer in Anthropic's form, with `x-goog-api-key`
+ * in Gemini's, else in OpenAI's.
  * A model's id holds a slash: it may come percent-encoded, as SDKs send it, or as it is.
  */
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { z } from "zod";
 import { UserError } from "../../../base/errors.ts";
-import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
 import { checkValue } from "./chat-facts.ts";
-import { type DialectOptions, gone } from "./serve.ts";
-
-interface ModelRow {
-  readonly id: string;
-  readonly owner: string;
-  readonly contextWindow?: number | undefined;
-  readonly maxOutputTokens?: number | undefined;
-}
+import { geminiModel, geminiPage } from "./gemini-models.ts";
+import { findRow, listRows, type ModelRow } from "./model-rows.ts";
+import type { DialectOptions } from "./serve.ts";
 
 /** https://docs.claude.com/en/api/models-list */
 const DEFAULT_LIMIT = 20;
@@ -30,33 +25,19 @@ export function registerModels(app: FastifyInstance, options: DialectOptions): v
   app.get("/v1/models", { config }, async (request) => {
     const rows = await listRows(options, request);
     if (isAnthropic(request)) return anthropicPage(rows, checkValue(page, request.query));
+    if (isGemini(request)) return geminiPage(rows, request.query);
     return { object: "list", data: rows.map(openAiModel) };
   });
   app.get<{ Params: { "*": string } }>("/v1/models/*", { config }, async (request) => {
     const { "*": id } = request.params;
-    const row = (await listRows(options, request)).find((candidate) => candidate.id === id);
-    if (row === undefined) {
-      throw new UserError("model_not_found", `there is no model ${JSON.stringify(id.slice(0, 256))}`);
-    }
+    const row = await findRow(options, request, id);
+    if (isGemini(request)) return geminiModel(row);
     return isAnthropic(request) ? anthropicModel(row) : openAiModel(row);
   });
 }
 
 const isAnthropic = ({ headers }: FastifyRequest): boolean => headers["anthropic-version"] !== undefined;
-
-async function listRows(options: DialectOptions, request: FastifyRequest): Promise<readonly ModelRow[]> {
-  const { models } = await options.brain.catalogue({ refresh: false }, gone(request.raw.socket));
-  return [
-    ...VIRTUAL_MODELS.map((id) => ({ id, owner: "ghoststack" })),
-    ...options.aliases.map((id) => ({ id, owner: "you" })),
-    ...models.map(({ ref, provider, contextWindow, maxOutputTokens }) => ({
-      id: ref,
-      owner: provider,
-      contextWindow,
-      maxOutputTokens,
-    })),
-  ];
-}
+const isGemini = ({ headers }: FastifyRequest): boolean => headers["x-goog-api-key"] !== undefined;
 
 function openAiModel({ id, owner }: ModelRow): object {
   return { id, object: "model", created: 0, owned_by: owner };
