@@ -109,7 +109,8 @@ function appendEvents(events: StreamEvent[], chunk: OpenAiChunk): void {
         arguments: call.function?.arguments ?? "",
       });
     }
-    if (choice.finish_reason !== undefined && choice.finish_reason !== null) {
+    // Some servers say "" with every chunk, where others say null.
+    if (choice.finish_reason !== undefined && choice.finish_reason !== null && choice.finish_reason !== "") {
       events.push({ kind: "finish", reason: finishReason(choice.finish_reason) });
     }
   }

@@ -319,10 +319,7 @@ function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
   return {
     frame: (bytes) => openAiFrame(dialect, bytes),
     // Models write `[DONE]`, too; quotes stand escaped in what they write.
-    isEnd: (bytes) =>
-      bytes.includes('"finish_reason":"') ||
-      bytes.includes('"finish_reason": "') ||
-      (bytes.includes("[DONE]") && sseData(bytes).some(isDone)),
+    isEnd: (bytes) => hasFinishReason(bytes) || (bytes.includes("[DONE]") && sseData(bytes).some(isDone)),
     mayFail: (bytes) => bytes.includes('"error"'),
     strip: (bytes) =>
       bytes.includes("[DONE]")
@@ -332,3 +329,9 @@ function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
 }
 
 const isDone = (data: string) => data.trimEnd() === "[DONE]";
+
+/** Some servers say "" with every chunk, which is no reason. */
+function hasFinishReason(bytes: Buffer): boolean {
+  const isNamed = bytes.includes('"finish_reason":"') || bytes.includes('"finish_reason": "');
+  return isNamed && /"finish_reason": ?"[^"]/.test(bytes.toString("latin1"));
+}

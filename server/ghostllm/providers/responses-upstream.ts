@@ -14,6 +14,7 @@ import { type GhostError, OperationalError, ReportedError, toGhostError, UserErr
 import { present } from "../../base/optional.ts";
 import { header, type HttpClient, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
+import { parseRecord } from "../frames/json.ts";
 import { responsesFrame } from "../frames/responses.ts";
 import { sseData, sseFrames } from "../frames/sse.ts";
 import { stopAt } from "../frames/stopped.ts";
@@ -370,16 +371,27 @@ function pick(listed: readonly ListedModel[], patterns: readonly string[] | unde
   return [...found, ...unlisted.map((name) => ({ name }))];
 }
 
-/** Frames of Responses: whole at a terminal event (3), which names itself. No text of a model can hold these words unescaped. */
+/** Frames of Responses: whole at a terminal event (3), which names itself. */
 function responsesFormat(server: Server, strip: (bytes: Buffer) => Buffer): FrameFormat {
   return {
     frame: responsesFrame,
-    isEnd: (bytes) => bytes.includes('"response.completed"') || bytes.includes('"response.incomplete"'),
+    isEnd: hasTerminal,
     // Every response object has the field, mostly null; a broken frame has neither.
     mayFail: (bytes) => namesError(bytes) || bytes.includes('"response.incomplete"'),
     strip,
     failure: (frame) => failureOf(server, frame),
   };
+}
+
+const TERMINAL = ["response.completed", "response.incomplete"] as const;
+
+/** A delta may be these very words: then they are looked at more closely. */
+function hasTerminal(bytes: Buffer): boolean {
+  if (!TERMINAL.some((type) => bytes.includes(`"${type}"`))) return false;
+  return sseData(bytes).some((text) => {
+    const event = TERMINAL.some((type) => text.includes(type)) ? parseRecord(text) : undefined;
+    return TERMINAL.some((type) => event?.["type"] === type);
+  });
 }
 
 const ERROR_FIELD = Buffer.from('"error"');
