@@ -163,6 +163,46 @@ test("errors are in Ollama's shape: unknown names, bad fields, changes of models
   assert.match(cut.text, /\{"error":"/);
 });
 
+test("bodies made to exhaust a parser are refused on every route, before they are parsed", async () => {
+  const there = { http: url, modelKey: "" };
+  const bomb = (d: string) => `{"model":"up/m","prompt":"x","input":"x","d":${d}}`;
+  const bodies: readonly [rawBody: string, status: number][] = [
+    [bomb("[".repeat(10_000) + "]".repeat(10_000)), 400],
+    [bomb("[".repeat(5_000_000) + "]".repeat(5_000_000)), 400],
+    [bomb(`[${"{},".repeat(6_000_000)}{}]`), 413],
+  ];
+  for (const path of ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"]) {
+    for (const [rawBody, status] of bodies)
+      assert.equal((await call(there, path, { key: null, rawBody })).status, status, path);
+  }
+  assert.equal((await call(there, "/api/show", { key: null, rawBody: bomb('"x"'.padEnd(100_000)) })).status, 413);
+});
+
+test("large continuations and embeddings are read in a worker, too, and wrong fields named there", async () => {
+  const there = { http: url, modelKey: "" };
+  const large = "x".repeat(300_000);
+  host.playOnce({ tokens: ["ok"] });
+  const raw = { model: "up/m", raw: true, stream: false, prompt: `${large}é` };
+  assert.match((await call(there, "/api/generate", { key: null, body: raw })).text, /"response":"ok"/);
+  assert.equal(JSON.parse(host.requests.at(-1)?.bodyText ?? "").prompt, raw.prompt);
+  host.playOnce({ tokens: ["ok"] });
+  const question = { model: "up/m", stream: false, prompt: large };
+  assert.match((await call(there, "/api/generate", { key: null, body: question })).text, /"response":"ok"/);
+  assert.equal(JSON.parse(host.requests.at(-1)?.bodyText ?? "").messages[0].content, large);
+  const { embeddings } = await client.embed({ model: "up/m", input: [large, "y"] });
+  assert.equal(embeddings.length, 2);
+  assert.deepEqual(JSON.parse(host.requests.at(-1)?.bodyText ?? "").input, [large, "y"]);
+  assert.ok((await client.embeddings({ model: "up/m", prompt: large })).embedding.length > 0);
+  for (const [path, field] of [
+    ["/api/embed", "input"],
+    ["/api/embeddings", "prompt"],
+    ["/api/generate", "suffix"],
+  ] as const) {
+    const bad = await call(there, path, { key: null, body: { model: "up/m", [field]: 5, large } });
+    assert.match(bad.text, new RegExp(`^\\{"error":"\`${field}\``), path);
+  }
+});
+
 test("a page of another origin and another host name are refused, and the main door still wants its key", async () => {
   const there = { http: url, modelKey: "" };
   assert.equal((await call(there, "/api/tags", { key: null, headers: { origin: "http://evil.example" } })).status, 403);

@@ -7,7 +7,16 @@ import { type ChatDialect, isChatDialect } from "./dialects/parsers.ts";
 
 export type BodyJob =
   | { readonly kind: "chat-facts" | "chat-messages"; readonly dialect: ChatDialect }
-  | { readonly kind: "completion" | "embedding-facts" | "embedding-texts" };
+  | { readonly kind: (typeof PLAIN_JOBS)[number] };
+
+const PLAIN_JOBS = [
+  "completion",
+  "embedding-facts",
+  "embedding-texts",
+  "ollama-completion",
+  "ollama-embed",
+  "ollama-embed-one",
+] as const;
 
 const LENGTH_BYTES = 4;
 
@@ -30,7 +39,8 @@ function jobOf(name: string): BodyJob {
   const [kind, dialect] = name.split(" ");
   if ((kind === "chat-facts" || kind === "chat-messages") && dialect !== undefined && isChatDialect(dialect))
     return { kind, dialect };
-  if (kind === "completion" || kind === "embedding-facts" || kind === "embedding-texts") return { kind };
+  const plain = PLAIN_JOBS.find((known) => known === name);
+  if (plain !== undefined) return { kind: plain };
   throw new BugError("internal", "an unknown job reached the body worker");
 }
 

@@ -8,6 +8,13 @@ import { refuseExcess } from "../json-limits.ts";
 import { type BodyJob, decodeReply, encodeJob } from "./body-job.ts";
 import type { ChatFacts } from "./dialects/chat-facts.ts";
 import {
+  type OllamaCompletion,
+  type OllamaEmbedding,
+  parseOllamaCompletion,
+  parseOllamaEmbed,
+  parseOllamaEmbedOne,
+} from "./dialects/ollama-request.ts";
+import {
   type CompletionFacts,
   type EmbeddingFacts,
   OPENAI_MEMBERS,
@@ -40,6 +47,13 @@ export interface BodyReader {
     body: Buffer,
     signal: AbortSignal,
   ): Promise<ReadBody<EmbeddingFacts> & { texts(): Promise<readonly string[]> }>;
+  /** Undefined for a body that asks a question (`readChat`). */
+  readOllamaCompletion(body: Buffer, signal: AbortSignal): Promise<OllamaCompletion | undefined>;
+  readOllamaEmbedding(
+    route: "ollama-embed" | "ollama-embed-one",
+    body: Buffer,
+    signal: AbortSignal,
+  ): Promise<OllamaEmbedding>;
   /** The messages of a body that was accepted before, for the transcript. */
   readMessages(dialect: Dialect, body: Buffer): Promise<readonly Message[]>;
 }
@@ -102,6 +116,24 @@ export function createBodyReader(workers: WorkerPool): BodyReader {
       }
       const { head } = await ask<Head<EmbeddingFacts>>({ kind: "embedding-facts" }, body, signal);
       return { ...remote(body, head), texts: async () => (await ask({ kind: "embedding-texts" }, body, signal)).texts };
+    },
+    async readOllamaCompletion(body, signal) {
+      if (body.length <= INLINE_BYTES) {
+        refuseExcess(body);
+        return parseOllamaCompletion(body);
+      }
+      const job = { kind: "ollama-completion" } as const;
+      const { head, texts } = await ask<Omit<OllamaCompletion, "prefix" | "suffix"> | null>(job, body, signal);
+      const [prefix = "", suffix = ""] = texts;
+      return head === null ? undefined : { ...head, prefix, suffix };
+    },
+    async readOllamaEmbedding(route, body, signal) {
+      if (body.length <= INLINE_BYTES) {
+        refuseExcess(body);
+        return (route === "ollama-embed" ? parseOllamaEmbed : parseOllamaEmbedOne)(body);
+      }
+      const { head, texts } = await ask<Omit<OllamaEmbedding, "texts">>({ kind: route }, body, signal);
+      return { ...head, texts };
     },
     async readMessages(dialect, body) {
       if (!isChatDialect(dialect)) return [];

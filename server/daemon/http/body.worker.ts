@@ -3,6 +3,7 @@ import { findMembers } from "../../base/json-scan.ts";
 import { serveWorker } from "../../platform/workers.ts";
 import { refuseExcess } from "../json-limits.ts";
 import { decodeJob, encodeReply } from "./body-job.ts";
+import { parseOllamaCompletion, parseOllamaEmbed, parseOllamaEmbedOne } from "./dialects/ollama-request.ts";
 import { OPENAI_MEMBERS, parseCompletion, parseEmbedding } from "./dialects/openai-request.ts";
 import { CHAT_PARSERS } from "./dialects/parsers.ts";
 
@@ -26,5 +27,16 @@ serveWorker((bytes) => {
     }
     case "embedding-texts":
       return encodeReply(null, parseEmbedding(body).texts);
+    case "ollama-completion": {
+      const completion = parseOllamaCompletion(body);
+      if (completion === undefined) return encodeReply(null);
+      const { prefix, suffix, ...facts } = completion;
+      return encodeReply(facts, [prefix, suffix]);
+    }
+    case "ollama-embed":
+    case "ollama-embed-one": {
+      const { texts, ...facts } = (job.kind === "ollama-embed" ? parseOllamaEmbed : parseOllamaEmbedOne)(body);
+      return encodeReply(facts, texts);
+    }
   }
 });

@@ -146,6 +146,31 @@ export function parseOllamaCompletion(body: Buffer): OllamaCompletion | undefine
   return { model, stream, prefix: prompt, suffix: suffix ?? "", output, sampling };
 }
 
+/** More texts at once would hold a model for too long. */
+const MAX_TEXTS = 2_048;
+const embedSchema = z.looseObject({
+  model: shared.model,
+  input: z.union([z.string(), z.array(z.string()).max(MAX_TEXTS)]),
+});
+const embedOneSchema = z.looseObject({ model: shared.model, prompt: z.string() });
+
+export interface OllamaEmbedding {
+  readonly model: string;
+  readonly texts: readonly string[];
+}
+
+/** A body of `/api/embed`. @throws UserError as above */
+export function parseOllamaEmbed(body: Buffer): OllamaEmbedding {
+  const { model, input } = checkBody(embedSchema, body);
+  return { model, texts: typeof input === "string" ? [input] : input };
+}
+
+/** A body of `/api/embeddings`, the older form, of one text. @throws UserError as above */
+export function parseOllamaEmbedOne(body: Buffer): OllamaEmbedding {
+  const { model, prompt } = checkBody(embedOneSchema, body);
+  return { model, texts: [prompt] };
+}
+
 type Common = z.infer<z.ZodObject<typeof shared>>;
 
 function commonFacts(request: Common & Readonly<Record<string, unknown>>, known: ReadonlySet<string>) {

@@ -13,7 +13,7 @@ import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
 import type { ModelRequest } from "../../../ghostllm/stream.ts";
 import { actorOf } from "../http-server.ts";
 import { checkBody } from "./chat-facts.ts";
-import { type OllamaCompletion, type OllamaOwn, parseOllamaCompletion } from "./ollama-request.ts";
+import type { OllamaCompletion, OllamaOwn } from "./ollama-request.ts";
 import { createOllamaWriter, type OllamaWriting, renderLoad, renderOllama } from "./ollama-writer.ts";
 import { type AnswerWriter, bodyOf, chatRequest, type DialectOptions, gone, serveAnswer } from "./serve.ts";
 
@@ -37,7 +37,9 @@ export function registerOllama(app: FastifyInstance, options: OllamaOptions): vo
   // Which weights are in memory is known to each host alone.
   app.get("/api/ps", { config }, () => ({ models: [] }));
   app.post("/api/show", { config }, (request) => show(options, request));
-  app.post("/api/chat", { config }, (request, reply) => answer(options, request, reply, "chat"));
+  app.post("/api/chat", { config }, (request, reply) =>
+    answer(options, request, reply, { route: "chat", ...receive(options, reply) }),
+  );
   app.post("/api/generate", { config }, (request, reply) => generate(options, request, reply));
   app.post("/api/embed", { config }, (request, reply) => embed(options, request, reply));
   app.post("/api/embeddings", { config }, (request, reply) => embedOne(options, request, reply));
@@ -74,15 +76,23 @@ async function targetOf(options: OllamaOptions, request: FastifyRequest, name: s
   return findModel(await catalogue(options, request), name)?.ref ?? name.replace(/:latest$/, "");
 }
 
+/** A request counts, and its time runs, from here on. */
+interface Received {
+  readonly signal: AbortSignal;
+  readonly startedAtMs: number;
+}
+
+function receive({ open, clock }: OllamaOptions, reply: FastifyReply): Received {
+  return { signal: open.track(reply.raw), startedAtMs: clock.monotonic() };
+}
+
 async function answer(
   options: OllamaOptions,
   request: FastifyRequest,
   reply: FastifyReply,
-  route: OllamaWriting["route"],
+  { route, signal, startedAtMs }: Received & { readonly route: OllamaWriting["route"] },
 ): Promise<FastifyReply> {
-  const startedAtMs = options.clock.monotonic();
   const body = bodyOf(request);
-  const signal = options.open.track(reply.raw);
   const read = await options.bodies.readChat("ollama", body, signal);
   const { own, stream, model } = read.facts;
   const target = await targetOf(options, request, model);
@@ -94,19 +104,18 @@ async function answer(
 }
 
 async function generate(options: OllamaOptions, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-  const completion = parseOllamaCompletion(bodyOf(request));
-  if (completion === undefined) return answer(options, request, reply, "generate");
-  return complete(options, request, reply, completion);
+  const received = receive(options, reply);
+  const completion = await options.bodies.readOllamaCompletion(bodyOf(request), received.signal);
+  if (completion === undefined) return answer(options, request, reply, { route: "generate", ...received });
+  return complete(options, request, reply, { completion, ...received });
 }
 
 async function complete(
   options: OllamaOptions,
   request: FastifyRequest,
   reply: FastifyReply,
-  completion: OllamaCompletion,
+  { completion, signal, startedAtMs }: Received & { readonly completion: OllamaCompletion },
 ): Promise<FastifyReply> {
-  const startedAtMs = options.clock.monotonic();
-  const signal = options.open.track(reply.raw);
   const { model, stream, prefix, suffix, output, sampling } = completion;
   const modelRequest: ModelRequest = {
     task: "completion",
@@ -167,10 +176,18 @@ async function load(
   return reply.type("application/json").send(renderLoad(writing, reason));
 }
 
+/** It holds a name; more is no question about a model, and would be parsed here. */
+const MAX_SHOW_BYTES = 16 * 1024;
 const showBody = z.looseObject({ model: z.string().min(1).optional(), name: z.string().min(1).optional() });
 
 async function show(options: OllamaOptions, request: FastifyRequest): Promise<object> {
-  const { model: named, name } = checkBody(showBody, bodyOf(request));
+  const body = bodyOf(request);
+  if (body.length > MAX_SHOW_BYTES) {
+    throw new UserError("body_too_large", `a question about a model is larger than ${MAX_SHOW_BYTES} bytes`, {
+      details: { limitBytes: MAX_SHOW_BYTES },
+    });
+  }
+  const { model: named, name } = checkBody(showBody, body);
   const wanted = named ?? name;
   if (wanted === undefined)
     throw new UserError("invalid_params", "`model`: the field is required", { details: { field: "model" } });
@@ -249,21 +266,9 @@ function capabilitiesOf({ capabilities }: ModelInfo): readonly string[] {
   return named.flatMap(([name, has]) => (has ? [name] : []));
 }
 
-/** More texts at once would hold a model for too long. */
-const MAX_TEXTS = 2_048;
-const embedBody = z.looseObject({
-  model: z.string().min(1),
-  input: z.union([z.string(), z.array(z.string()).max(MAX_TEXTS)]),
-});
-const embedOneBody = z.looseObject({ model: z.string().min(1), prompt: z.string() });
-
 async function embed(options: OllamaOptions, request: FastifyRequest, reply: FastifyReply): Promise<object> {
   const startedAtMs = options.clock.monotonic();
-  const { model, input } = checkBody(embedBody, bodyOf(request));
-  const { ref, vectors, promptTokens } = await vectorsOf(options, request, reply, {
-    model,
-    texts: typeof input === "string" ? [input] : input,
-  });
+  const { ref, vectors, promptTokens } = await vectorsOf(options, request, reply, "ollama-embed");
   return {
     model: ref,
     embeddings: vectors,
@@ -274,8 +279,7 @@ async function embed(options: OllamaOptions, request: FastifyRequest, reply: Fas
 
 /** The older form, of one text. */
 async function embedOne(options: OllamaOptions, request: FastifyRequest, reply: FastifyReply): Promise<object> {
-  const { model, prompt } = checkBody(embedOneBody, bodyOf(request));
-  const { vectors } = await vectorsOf(options, request, reply, { model, texts: [prompt] });
+  const { vectors } = await vectorsOf(options, request, reply, "ollama-embed-one");
   return { embedding: vectors[0] ?? [] };
 }
 
@@ -283,9 +287,10 @@ async function vectorsOf(
   options: OllamaOptions,
   request: FastifyRequest,
   reply: FastifyReply,
-  { model, texts }: { readonly model: string; readonly texts: readonly string[] },
+  route: "ollama-embed" | "ollama-embed-one",
 ) {
   const signal = options.open.track(reply.raw);
+  const { model, texts } = await options.bodies.readOllamaEmbedding(route, bodyOf(request), signal);
   const target = await targetOf(options, request, model);
   if (texts.length === 0) return { ref: target, vectors: [], promptTokens: undefined };
   const actor = actorOf(request, options.userId);
