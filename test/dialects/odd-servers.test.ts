@@ -135,3 +135,25 @@ test("a finish reason of no words, as some servers send with every chunk, is no 
   assert.deepEqual(types(await askMessages()).slice(-2), ["message_delta", "message_stop"]);
   assert.match((await askResponses()).text, /"text":"one two"/);
 });
+
+test("a server that talks nonsense before its first word is left at once", { timeout: 10_000 }, async () => {
+  chat.play({ contentType: SSE, pieces: ["data: <html>\n\n"], end: "hang" });
+  const reply = await askMessages();
+  assert.equal(reply.status, 502, reply.text);
+  await chat.untilLeft();
+});
+
+test("empty lines before a whole answer, with which servers keep a connection open, are no part of it", async () => {
+  const message = { role: "assistant", content: "hi" };
+  const answer = {
+    id: "x",
+    object: "chat.completion",
+    created: 1,
+    model: "m",
+    choices: [{ index: 0, message, finish_reason: "stop" }],
+  };
+  chat.play({ contentType: "application/json", pieces: ["\n   \n", "\r\n\ufeff", JSON.stringify(answer)] });
+  assert.deepEqual((await askChat({ stream: false })).json, answer);
+  assert.match((await askMessages({ stream: false })).text, /"text":"hi"/);
+  assert.match((await askResponses({ stream: false })).text, /"text":"hi"/);
+});

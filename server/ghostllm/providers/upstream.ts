@@ -47,11 +47,21 @@ export async function openWhole(
   format: FrameFormat,
   response: HttpResponse,
 ): Promise<AsyncIterable<Frame>> {
-  const frame = format.frame(await readBody(response, MAX_ANSWER_BYTES));
+  const frame = format.frame(fromFirstSign(await readBody(response, MAX_ANSWER_BYTES)));
   throwFailure(server, format, frame);
   if (frame.events().length === 0)
     throw new OperationalError("upstream_failed", `${server.id} sent an answer without content`);
   return once(frame);
+}
+
+/** White space, and the mark of a byte order. */
+const BLANKS: ReadonlySet<number | undefined> = new Set([0x09, 0x0a, 0x0d, 0x20, 0xef, 0xbb, 0xbf]);
+
+/** Without what stands before the answer: servers keep a connection open by empty lines. */
+function fromFirstSign(body: Buffer): Buffer {
+  let start = 0;
+  while (start < body.length && BLANKS.has(body[start])) start += 1;
+  return body.subarray(start);
 }
 
 /** Throws when the answer is not whole (1), after all that came before. */
@@ -97,19 +107,25 @@ function* untilFailure(server: Server, format: FrameFormat, bytes: Buffer): Gene
 
 /** Waits for the first frame with content, so that nothing is promised to the client before it; then everything in order. */
 async function gate(server: Server, format: FrameFormat, frames: AsyncGenerator<Frame>): Promise<AsyncIterable<Frame>> {
+  try {
+    return heldThen(await untilContent(server, format, frames), frames);
+  } catch (error) {
+    // Nobody will read on: the upstream is not left to talk to itself.
+    await frames.return(undefined);
+    throw error;
+  }
+}
+
+async function untilContent(server: Server, format: FrameFormat, frames: AsyncGenerator<Frame>): Promise<Frame[]> {
   const held: Frame[] = [];
-  for (let empty = 0; ; empty += 1) {
+  while (held.length <= MAX_EMPTY_FRAMES) {
     const next = await frames.next();
-    if (next.done === true) break;
+    if (next.done === true) return held;
     held.push(next.value);
     throwFailure(server, format, next.value);
-    if (next.value.events().some((event) => event.kind !== "usage")) break;
-    if (empty > MAX_EMPTY_FRAMES) {
-      await frames.return(undefined);
-      throw new OperationalError("upstream_failed", `the server sent ${MAX_EMPTY_FRAMES} frames without content`);
-    }
+    if (next.value.events().some((event) => event.kind !== "usage")) return held;
   }
-  return heldThen(held, frames);
+  throw new OperationalError("upstream_failed", `the server sent ${MAX_EMPTY_FRAMES} frames without content`);
 }
 
 /** What was held, then the rest, without another generator's promises for each frame. */
