@@ -3,6 +3,9 @@ import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { test } from "node:test";
 import { DeltaReader, RequestMaker } from "./chat-request.ts";
+import { CLIENT_DIALECTS, clientRequest } from "./dialect-request.ts";
+import { MODEL_NAMES, renderAnswer, STAMP_LENGTH, UPSTREAM_KINDS } from "./dialect-upstream.ts";
+import { measure as measureDialects } from "./dialects.ts";
 import { figure } from "./figures.ts";
 import { HttpConnection } from "./http-connection.ts";
 import { cpuTimeUs, rssBytes } from "./proc.ts";
@@ -66,6 +69,55 @@ test("requests differ from one another and have the length they say", () => {
   assert.equal(parsed.model, "bench/t1");
   assert.equal(parsed.stream, true);
   assert.equal(parsed.messages[0].content.length, 270);
+});
+
+test("an agent's request is as long, and ends with the prompt, in every dialect", () => {
+  for (const dialect of CLIENT_DIALECTS) {
+    const { body } = clientRequest(dialect, "agent", { model: "m", prompt: "the prompt", stream: true });
+    const text = JSON.stringify(body);
+    assert.ok(text.length > 45_000 && text.length < 55_000, `${dialect}: ${text.length}`);
+    assert.equal(text.match(/"tool_\d+","description"/g)?.length, 20, dialect);
+    assert.ok(text.lastIndexOf("the prompt") > text.lastIndexOf("file-7-1.ts"), dialect);
+  }
+});
+
+test("deltas of upstreams that speak a client's dialect are read as they come", () => {
+  const pairs = [
+    ["chat", "compatible"],
+    ["responses", "openai"],
+    ["messages", "anthropic"],
+    ["gemini", "gemini"],
+    ["ollama", "ollama"],
+  ] as const;
+  assert.equal(pairs.length, UPSTREAM_KINDS.length);
+  for (const [dialect, kind] of pairs) {
+    const { head, delta, stampAt, end } = renderAnswer(kind, `${MODEL_NAMES[kind]}-t3`, "");
+    const stamped = (number: number) => {
+      const frame = Buffer.from(delta);
+      frame.write(`${String(number).padStart(6, "0")} ${"1".padStart(16, "0")}`, stampAt, STAMP_LENGTH);
+      return frame;
+    };
+    const times: number[] = [];
+    const reader = new DeltaReader((sentAtUs) => times.push(sentAtUs), dialect);
+    for (const bytes of [head, stamped(0), Buffer.concat([stamped(1), stamped(2)]), end]) reader.read(bytes);
+    const { count, misplaced, isDone, alone, error } = reader;
+    assert.deepEqual({ count, misplaced, isDone, alone, error, times }, { ...READ, times: [1, 1, 1] }, dialect);
+  }
+});
+const READ = { count: 3, misplaced: 0, isDone: true, alone: 1, error: undefined };
+
+test("what pairs of dialects cost is measured from end to end", {
+  skip: process.platform !== "linux" && "reads /proc",
+}, async () => {
+  const args = ["--brief", "--clients", "responses,ollama", "--upstreams", "anthropic,gemini"];
+  const { problems, tables, figures } = await measureDialects(args);
+  assert.deepEqual(problems, []);
+  assert.deepEqual(
+    tables[0]?.rows.map(([name]) => name),
+    ["chat → compatible", "responses → anthropic", "responses → gemini", "ollama → anthropic", "ollama → gemini"],
+  );
+  for (const [name, { value }] of Object.entries(figures)) assert.equal(typeof value, "number", name);
+  assert.equal(figures["lost_deltas"]?.value, 0);
 });
 
 test("the bare client reads answers by length and in chunks, in whatever pieces they come", async () => {

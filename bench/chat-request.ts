@@ -1,4 +1,11 @@
-/** The bytes of the benchmark's chat requests, and the reading of what comes back in streams. */
+/** The bytes of the benchmarks' requests, and the reading of what comes back in streams. */
+import {
+  type ClientDialect,
+  clientRequest,
+  type RequestSize,
+  STREAM_SIGNS,
+  type StreamSigns,
+} from "./dialect-request.ts";
 
 /** Where requests go, and what they need there. */
 export interface TargetAddress {
@@ -7,6 +14,8 @@ export interface TargetAddress {
   readonly key?: string;
   /** Put before the model's name: `bench/` for ghostd. */
   readonly modelPrefix: string;
+  /** Put behind it: the host, where a model is named with it. */
+  readonly modelSuffix?: string;
 }
 
 const COUNTER_DIGITS = 10;
@@ -25,22 +34,32 @@ export class RequestMaker {
 
   constructor(
     target: TargetAddress,
-    options: { readonly model: string; readonly promptBytes: number; readonly stream: boolean },
+    options: {
+      readonly model: string;
+      readonly promptBytes: number;
+      readonly stream: boolean;
+      /** Chat completions where it is not said. */
+      readonly dialect?: ClientDialect | undefined;
+      /** What is around the prompt; nothing where it is not said. */
+      readonly size?: RequestSize | undefined;
+    },
   ) {
     const counter = "0".repeat(COUNTER_DIGITS);
     const length = Math.max(0, options.promptBytes - COUNTER_DIGITS - 1);
     const prompt = `${counter} ${FILLER.repeat(Math.ceil(length / FILLER.length)).slice(0, length)}`;
-    const body = JSON.stringify({
-      model: target.modelPrefix + options.model,
-      messages: [{ role: "user", content: prompt }],
-      ...(options.stream ? { stream: true } : {}),
+    const { path, headers, ...request } = clientRequest(options.dialect ?? "chat", options.size ?? "small", {
+      model: target.modelPrefix + options.model + (target.modelSuffix ?? ""),
+      prompt,
+      stream: options.stream,
     });
+    const body = JSON.stringify(request.body);
     const head = [
-      "POST /v1/chat/completions HTTP/1.1",
+      `POST ${path} HTTP/1.1`,
       `host: 127.0.0.1:${target.port}`,
       "content-type: application/json",
       `content-length: ${Buffer.byteLength(body)}`,
       ...(target.key === undefined ? [] : [`authorization: Bearer ${target.key}`]),
+      ...Object.entries(headers ?? {}).map(([name, value]) => `${name}: ${value}`),
       "",
       "",
     ].join("\r\n");
@@ -56,37 +75,44 @@ export class RequestMaker {
   }
 }
 
-/** Reads the numbered and stamped deltas of the benchmark host out of a stream, however it is cut into pieces. */
+/** Reads the numbered and stamped deltas of the benchmarks' hosts out of a stream of any dialect, however it is cut into pieces. */
 export class DeltaReader {
   #rest = "";
   /** Deltas that came, in whatever order. */
   count = 0;
   /** Deltas that did not follow the one before: lost, doubled or out of order. */
   misplaced = 0;
+  /** Reads that ended exactly one delta: it came by itself, without waiting for the next. */
+  alone = 0;
   isDone = false;
   error: string | undefined;
   readonly #onDelta: (sentAtUs: number) => void;
+  readonly #signs: StreamSigns;
+  readonly #delta: RegExp;
 
-  constructor(onDelta: (sentAtUs: number) => void) {
+  constructor(onDelta: (sentAtUs: number) => void, dialect: ClientDialect = "chat") {
     this.#onDelta = onDelta;
+    this.#signs = STREAM_SIGNS[dialect];
+    this.#delta = new RegExp(`${this.#signs.delta}(\\d{6}) (\\d{16}) `);
   }
 
   read(chunk: Buffer): void {
     const lines = (this.#rest + chunk.toString("latin1")).split("\n");
     this.#rest = lines.pop() ?? "";
+    const before = this.count;
     for (const line of lines) this.#readLine(line);
+    if (this.count === before + 1) this.alone += 1;
   }
 
   #readLine(line: string): void {
-    if (!line.startsWith("data:")) return;
-    const stamp = /"content":"(\d{6}) (\d{16}) /.exec(line);
+    const stamp = this.#delta.exec(line);
     if (stamp !== null) {
       if (Number(stamp[1]) !== this.count) this.misplaced += 1;
       this.count += 1;
       this.#onDelta(Number(stamp[2]));
-    } else if (line.includes("[DONE]")) {
+    } else if (line.includes(this.#signs.end)) {
       this.isDone = true;
-    } else if (line.includes('"error"')) {
+    } else if (line.includes(this.#signs.error)) {
       this.error = line;
     }
   }

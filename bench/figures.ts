@@ -20,6 +20,8 @@ export interface FigureOptions {
 export interface Report {
   readonly figures: Readonly<Record<string, Figure>>;
   readonly tables: readonly Table[];
+  /** What stands in the tables, for programs. */
+  readonly details?: object;
   /** Errors, lost tokens: what makes the figures worthless. A missed budget is none. */
   readonly problems: readonly string[];
 }
@@ -55,5 +57,5 @@ export function printReport(name: string, report: Report, asJson: boolean): void
   const tables = hasFigures ? [...report.tables, budgetTable(report.figures)] : report.tables;
   for (const table of tables) console.log(`\n${renderTable(table)}`);
   for (const problem of report.problems) console.log(`\nPROBLEM: ${problem}`);
-  if (asJson) console.log(JSON.stringify({ bench: name, figures: report.figures }));
+  if (asJson) console.log(JSON.stringify({ bench: name, figures: report.figures, details: report.details }));
 }

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type FastHostState, monotonicUs } from "../test/fakes/openai-host-fast.ts";
 import { DeltaReader, RequestMaker } from "./chat-request.ts";
+import type { ClientDialect } from "./dialect-request.ts";
 import { HttpConnection } from "./http-connection.ts";
 import {
   CANCEL_AFTER_TOKENS,
@@ -47,12 +48,20 @@ class Failures {
 interface Exchange {
   readonly totalMs: number;
   readonly firstTokenMs: number;
+  readonly transitsMs: readonly number[];
+  /** Deltas that came by themselves. */
+  readonly alone: number;
 }
 
 /** Sends one request and reads the answer to its end; undefined where it failed. */
 function exchange(
   connection: HttpConnection,
-  how: { readonly request: Buffer; readonly stream: boolean; readonly failures: Failures },
+  how: {
+    readonly request: Buffer;
+    readonly stream: boolean;
+    readonly failures: Failures;
+    readonly dialect: ClientDialect | undefined;
+  },
 ): Promise<Exchange | undefined> {
   const { failures } = how;
   return new Promise((resolve) => {
@@ -60,9 +69,11 @@ function exchange(
     let firstTokenMs = Number.NaN;
     let status = 0;
     let failed = "";
-    const reader = new DeltaReader(() => {
+    const transitsMs: number[] = [];
+    const reader = new DeltaReader((sentAtUs) => {
       if (Number.isNaN(firstTokenMs)) firstTokenMs = performance.now() - startedAt;
-    });
+      transitsMs.push((monotonicUs() - sentAtUs) / 1000);
+    }, how.dialect);
     connection.send(how.request, {
       onHead: (code) => {
         status = code;
@@ -75,8 +86,11 @@ function exchange(
         if (status !== 200 || reader.error !== undefined) {
           failures.add(`status ${status} ${reader.error ?? failed}`);
           resolve(undefined);
+        } else if (how.stream && (!reader.isDone || reader.misplaced > 0)) {
+          failures.add(`a stream of ${reader.count} deltas, ${reader.misplaced} misplaced, without its end`);
+          resolve(undefined);
         } else {
-          resolve({ totalMs: performance.now() - startedAt, firstTokenMs });
+          resolve({ totalMs: performance.now() - startedAt, firstTokenMs, transitsMs, alone: reader.alone });
         }
       },
       onError: (error) => {
@@ -90,25 +104,37 @@ function exchange(
 async function runSequence(command: SequenceCommand, failures: Failures): Promise<SequenceResult> {
   const requests = new RequestMaker(command.target, command);
   const connection = new HttpConnection(command.target.port);
+  const { stream, dialect } = command;
   const times: number[] = [];
+  const transits: number[] = [];
+  let alone = 0;
   for (let index = 0; index < command.count && failures.count === 0; index += 1) {
-    const answer = await exchange(connection, { request: requests.make(), stream: command.stream, failures });
-    if (answer !== undefined) times.push(command.stream ? answer.firstTokenMs : answer.totalMs);
+    const answer = await exchange(connection, { request: requests.make(), stream, failures, dialect });
+    if (answer === undefined) continue;
+    times.push(stream ? answer.firstTokenMs : answer.totalMs);
+    transits.push(...answer.transitsMs);
+    alone += answer.alone;
   }
   connection.destroy();
   if (times.some(Number.isNaN)) failures.add("a stream without a single delta");
-  return { p50Ms: percentile(times, 0.5), p99Ms: percentile(times, 0.99) };
+  return {
+    p50Ms: percentile(times, 0.5),
+    p99Ms: percentile(times, 0.99),
+    transitP50Ms: percentile(transits, 0.5),
+    aloneShare: alone / transits.length,
+  };
 }
 
 async function runSaturate(command: SaturateCommand, failures: Failures): Promise<SaturateResult> {
-  const requests = new RequestMaker(command.target, { ...command, stream: false });
+  const { stream = false, dialect } = command;
+  const requests = new RequestMaker(command.target, { ...command, stream });
   const times: number[] = [];
   const startedAt = performance.now();
   const deadline = startedAt + command.durationMs;
   const keepBusy = async () => {
     const connection = new HttpConnection(command.target.port);
     while (performance.now() < deadline) {
-      const answer = await exchange(connection, { request: requests.make(), stream: false, failures });
+      const answer = await exchange(connection, { request: requests.make(), stream, failures, dialect });
       if (answer === undefined) break;
       times.push(answer.totalMs);
     }
@@ -130,9 +156,10 @@ async function runStreams(command: StreamsCommand, failures: Failures): Promise<
       failures,
       firstTokens,
       transits,
+      dialect: command.dialect,
     });
     lost += Math.max(Math.abs(command.tokens - reader.count), reader.misplaced);
-    if (!reader.isDone) failures.add(`a stream ended after ${reader.count} deltas, without [DONE]`);
+    if (!reader.isDone) failures.add(`a stream ended after ${reader.count} deltas, without its end`);
   };
   await Promise.all(Array.from({ length: command.streams }, readOne));
   return {
@@ -147,7 +174,12 @@ async function runStreams(command: StreamsCommand, failures: Failures): Promise<
 function readStream(
   connection: HttpConnection,
   request: Buffer,
-  out: { readonly failures: Failures; readonly firstTokens: number[]; readonly transits: number[] },
+  out: {
+    readonly failures: Failures;
+    readonly firstTokens: number[];
+    readonly transits: number[];
+    readonly dialect: ClientDialect | undefined;
+  },
 ): Promise<DeltaReader> {
   return new Promise((resolve) => {
     const startedUs = monotonicUs();
@@ -155,7 +187,7 @@ function readStream(
       const nowUs = monotonicUs();
       out.transits.push((nowUs - sentAtUs) / 1000);
       if (reader.count === 1) out.firstTokens.push((nowUs - startedUs) / 1000);
-    });
+    }, out.dialect);
     const end = () => {
       clearTimeout(timer);
       connection.destroy();

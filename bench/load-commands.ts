@@ -1,11 +1,18 @@
 /** What the load client can be told to do, and what it answers: the lines between `load-driver.ts` and `load-client.ts`. */
 import type { TargetAddress } from "./chat-request.ts";
+import type { ClientDialect, RequestSize } from "./dialect-request.ts";
 
-/** `count` requests one after the other. For streams the time is that of the first content delta. */
-export interface SequenceCommand {
-  readonly kind: "sequence";
+/** What is sent; chat completions, and nothing around the prompt, where it is not said. */
+interface Asking {
   readonly target: TargetAddress;
   readonly model: string;
+  readonly dialect?: ClientDialect;
+  readonly size?: RequestSize;
+}
+
+/** `count` requests one after the other. For streams the time is that of the first content delta. */
+export interface SequenceCommand extends Asking {
+  readonly kind: "sequence";
   readonly promptBytes: number;
   readonly stream: boolean;
   readonly count: number;
@@ -13,16 +20,19 @@ export interface SequenceCommand {
 export interface SequenceResult {
   readonly p50Ms: number;
   readonly p99Ms: number;
+  /** Of streams: from the upstream's sending of a delta to its being read. */
+  readonly transitP50Ms: number;
+  /** Of streams: how many of all deltas came by themselves. */
+  readonly aloneShare: number;
 }
 
 /** Keeps `connections` requests open for `durationMs`. */
-export interface SaturateCommand {
+export interface SaturateCommand extends Asking {
   readonly kind: "saturate";
-  readonly target: TargetAddress;
-  readonly model: string;
   readonly promptBytes: number;
   readonly connections: number;
   readonly durationMs: number;
+  readonly stream?: boolean;
 }
 export interface SaturateResult {
   readonly requests: number;
@@ -32,10 +42,8 @@ export interface SaturateResult {
 }
 
 /** Opens `streams` streams within `rampMs` and reads them all to their ends. */
-export interface StreamsCommand {
+export interface StreamsCommand extends Asking {
   readonly kind: "streams";
-  readonly target: TargetAddress;
-  readonly model: string;
   readonly streams: number;
   readonly tokens: number;
   readonly rampMs: number;

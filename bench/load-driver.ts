@@ -3,6 +3,9 @@ import { fileURLToPath } from "node:url";
 import type { CommandResults, LoadCommand, LoadReply } from "./load-commands.ts";
 import { startNode } from "./processes.ts";
 
+/** Where something is wrong from the beginning, the same is told hundreds of times. */
+const MAX_PROBLEMS = 20;
+
 export interface LoadDriver extends AsyncDisposable {
   run<Kind extends LoadCommand["kind"]>(command: Extract<LoadCommand, { kind: Kind }>): Promise<CommandResults[Kind]>;
   /** What failed so far, in one line each. */
@@ -21,7 +24,8 @@ export async function startLoadDriver(): Promise<LoadDriver> {
       const reply: LoadReply<CommandResults[Kind]> = JSON.parse(line.value);
       if (reply.errors > 0) {
         const where = `${command.kind} at port ${command.target.port}`;
-        problems.push(`${where}: ${reply.errors} failed requests, the first: ${reply.firstError}`);
+        const problem = `${where}: ${reply.errors} failed requests, the first: ${reply.firstError}`;
+        if (problems.length < MAX_PROBLEMS) problems.push(problem);
       }
       return reply.result;
     },

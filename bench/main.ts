@@ -5,6 +5,7 @@
 import { printReport, type Report } from "./figures.ts";
 
 const BENCHMARKS: Readonly<Record<string, () => Promise<{ measure(args: readonly string[]): Promise<Report> }>>> = {
+  dialects: () => import("./dialects.ts"),
   gateway: () => import("./gateway.ts"),
   start: () => import("./start.ts"),
 };

@@ -30,6 +30,8 @@ export interface Ghostd extends AsyncDisposable {
   readonly version: string;
   readonly modelKey: string;
   readonly faceKey: string;
+  /** Its log so far, a JSON object a line. */
+  log(): Promise<string>;
 }
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -69,8 +71,11 @@ export function hasDaemon(): boolean {
   return existsSync(DAEMON);
 }
 
-/** Starts ghostd with `config` in folders of its own, which go with it, and an environment that knows nothing of the user's. */
-export async function startGhostd(config: string): Promise<Ghostd> {
+/**
+ * Starts ghostd with `config` in folders of its own, which go with it, and an environment that knows nothing of the user's.
+ * @param keys environment variables with the keys of fake providers
+ */
+export async function startGhostd(config: string, keys: Readonly<Record<string, string>> = {}): Promise<Ghostd> {
   const home = await mkdtemp(join(tmpdir(), "ghost-bench-"));
   try {
     const dataDir = join(home, "data");
@@ -82,7 +87,7 @@ export async function startGhostd(config: string): Promise<Ghostd> {
     const asRoot = process.getuid?.() === 0 ? ["--allow-root"] : [];
     const folders = ["--config", configFile, "--data-dir", dataDir, "--runtime-dir", runtimeDir];
     const args = [DAEMON, ...folders, "--port", "0", "--ready-json", ...asRoot];
-    const env = { PATH: process.env["PATH"] ?? "", HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home };
+    const env = { PATH: process.env["PATH"] ?? "", HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home, ...keys };
     const daemon = await startNode({ args, env });
     const ready = z.object({ http: z.string(), socket: z.string(), version: z.string() }).parse(daemon.ready);
     return {
@@ -92,6 +97,7 @@ export async function startGhostd(config: string): Promise<Ghostd> {
       version: ready.version,
       modelKey: (await readFile(join(dataDir, "model.key"), "utf8")).trim(),
       faceKey: (await readFile(join(dataDir, "face.key"), "utf8")).trim(),
+      log: () => readFile(join(dataDir, "ghostd.log"), "utf8"),
       async [Symbol.asyncDispose]() {
         await daemon[Symbol.asyncDispose]();
         await rm(home, { recursive: true, force: true });
