@@ -119,6 +119,11 @@ const broken: readonly Case[] = [
     files: { "server/platform/secrets.ts": 'export const later = () => import("@napi-rs/keyring");\n' },
     to: "node_modules/@napi-rs/keyring/",
   },
+  {
+    rule: "only-its-adapter-loads-copilot",
+    files: { "server/platform/later.ts": 'export const later = () => import("@github/copilot-sdk");\n' },
+    to: "node_modules/@github/copilot-sdk/",
+  },
   pair(
     "processes-belong-to-jarvis-and-the-engine",
     "server/ghostflow/a.ts",

@@ -35,6 +35,7 @@ import type { DialectOptions } from "./http/dialects/serve.ts";
 import { registerHealth } from "./http/health.ts";
 import { type HttpFront, startHttpFront } from "./http/http-server.ts";
 import { type KeyFiles, loadKeys } from "./keys.ts";
+import { programPlaces } from "./program-places.ts";
 import { type RpcServer, startRpcServer } from "./rpc/rpc-server.ts";
 import { DRAIN_MS, Lifecycle } from "./lifecycle.ts";
 import { createFaceAuthentication } from "./http/access.ts";
@@ -233,6 +234,7 @@ async function openProducts(options: DaemonOptions, base: Base, store: Disposabl
     nodeExecutable,
     ollamaDiscoveryUrl: environment.get("GHOST_OLLAMA_DISCOVERY_URL"),
     keyPlaces: keyPlaces(paths, nodeExecutable),
+    programs: programPlaces(loaded.config.providers, paths.dataDir, environment),
     environment,
     clock,
     ids,

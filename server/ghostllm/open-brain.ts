@@ -10,7 +10,7 @@ import type { Spool } from "../platform/spool.ts";
 import { type Authorizer, type Brain, createBrain } from "./brain.ts";
 import { decodeFrame } from "./frames/decode.ts";
 import type { EmbeddedProvider } from "./providers/embedded.ts";
-import { createProviders } from "./providers/index.ts";
+import { createProviders, type ProgramPlaces } from "./providers/index.ts";
 import { checkKey, type KeyVerdict } from "./providers/key-check.ts";
 import { type KeyCabinet, type KeyPlaces, openProviderKeys } from "./providers/keys.ts";
 import { createReasoningKeeper } from "./session/reasoning-keeper.ts";
@@ -19,6 +19,7 @@ import type { Dialect, Message } from "./stream.ts";
 
 export { VIRTUAL_MODELS } from "./routing/route.ts";
 export { transcriptMigrations } from "./session/schema.ts";
+export type { ProgramPlaces } from "./providers/index.ts";
 export type { KeyPlaces } from "./providers/keys.ts";
 export type { Transcript } from "./session/transcript.ts";
 
@@ -57,6 +58,8 @@ export interface GhostLlmOptions {
   /** Where Ollama is looked for; tests have their own. */
   readonly ollamaDiscoveryUrl: string | undefined;
   readonly keyPlaces: KeyPlaces;
+  /** Other programs that answer; each is absent unless the settings turn it on. */
+  readonly programs: ProgramPlaces;
   readonly environment: Environment;
   readonly clock: Clock;
   readonly ids: Ids;

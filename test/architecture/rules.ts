@@ -120,6 +120,10 @@ export const rules: RuleSet = {
     forbid("only-its-adapter-loads-the-keyring", "^(server|protocol|clients)/", keyringLibrary, {
       fromNot: `${TEST_FILE}|^server/platform/adapters/keyring-child\\.ts$`,
     }),
+    // Loaded when it is first asked for, and where its process gets a folder and an environment of its own.
+    forbid("only-its-adapter-loads-copilot", "^(server|protocol|clients)/", "node_modules/@github/copilot-sdk", {
+      fromNot: `${TEST_FILE}|^server/platform/adapters/copilot-runtime\\.ts$`,
+    }),
     forbid("processes-belong-to-jarvis-and-the-engine", "^server/", "^server/platform/process\\.ts$", {
       fromNot: `${TEST_FILE}|^server/platform/|^server/jarvis/|^server/ghostllm/local/`,
     }),

@@ -70,6 +70,7 @@ export async function openHousehold(configText: string): Promise<Household> {
     modelsFolder,
     nodeExecutable: process.execPath,
     ollamaDiscoveryUrl: undefined,
+    programs: {},
     keyPlaces: { permit, file: folder.join("provider-keys.json"), keyFolder: folder.join("state") },
     environment: systemEnvironment(),
     clock,

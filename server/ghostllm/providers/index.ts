@@ -2,12 +2,14 @@
 import type { Locality } from "../../../protocol/model.ts";
 import type { Clock, Environment, Ids } from "../../base/clock.ts";
 import type { GhostConfig } from "../../platform/config/schema.ts";
+import { type CopilotPlace, createCopilotRuntime } from "../../platform/adapters/copilot-runtime.ts";
 import type { HttpClient } from "../../platform/http-client.ts";
 import type { FileLog } from "../../platform/log.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { createAzureProvider, declareAzureKey } from "./azure.ts";
 import { createAnthropicProvider } from "./anthropic.ts";
 import { createCompatibleProvider } from "./compatible.ts";
+import { createCopilotProvider } from "./copilot.ts";
 import { createEmbeddedProvider, type EmbeddedProvider } from "./embedded.ts";
 import { createGeminiProvider } from "./gemini.ts";
 import type { ProviderKeys } from "./keys.ts";
@@ -33,8 +35,15 @@ export interface ProviderContext {
   readonly builtinModelsFolder: string;
   readonly modelsFolder: string;
   readonly nodeExecutable: string;
+  /** Other programs that answer; each is absent unless the settings turn it on. */
+  readonly programs: ProgramPlaces;
   /** Where Ollama is looked for; tests have their own. */
   readonly ollamaDiscoveryUrl?: string | undefined;
+}
+
+/** The programs that are started to ask their models, each in a folder of its own. */
+export interface ProgramPlaces {
+  readonly copilot?: CopilotPlace;
 }
 
 export interface ProviderSet {
@@ -76,7 +85,7 @@ export function createProviders(context: ProviderContext): ProviderSet {
       ids,
     }),
   );
-  return { all: [embedded, ollama, ...compatible, ...withAccounts(context)], embedded };
+  return { all: [embedded, ollama, ...compatible, ...withAccounts(context), ...withPrograms(context)], embedded };
 }
 
 /** Those that need an account of the user's own: each has no models until there is a key for it. */
@@ -100,4 +109,12 @@ function withAccounts({ config, http, permitFor, keys, ids }: ProviderContext): 
     ...(xai.enabled ? [createXaiProvider(at(xai))] : []),
     ...(gemini.enabled ? [createGeminiProvider({ ...at(gemini), ids })] : []),
   ];
+}
+
+/** Those that start a program of another maker's: off unless the user turns them on. */
+function withPrograms({ config, programs, keys, clock, environment }: ProviderContext): readonly Provider[] {
+  const { copilot } = programs;
+  if (copilot === undefined) return [];
+  const runtime = createCopilotRuntime(copilot, { clock, uid: environment.uid });
+  return [createCopilotProvider({ config: config.copilot, runtime, keys, clock })];
 }
