@@ -157,3 +157,13 @@ test("empty lines before a whole answer, with which servers keep a connection op
   assert.match((await askMessages({ stream: false })).text, /"text":"hi"/);
   assert.match((await askResponses({ stream: false })).text, /"text":"hi"/);
 });
+
+test("a refusal of a chat server is one for clients of every dialect", async () => {
+  const pieces = [
+    chunk({ role: "assistant", content: "", refusal: null }),
+    chunk({ content: "", refusal: "I won't." }),
+  ];
+  chat.play({ contentType: SSE, pieces: [...pieces, chunk({}, "stop"), DONE] });
+  assert.match((await askResponses()).text, /"type":"refusal","refusal":"I won't\."/);
+  assert.match((await askMessages()).text, /"text":"I won't\."[^]*"stop_reason":"refusal"/);
+});

@@ -23,6 +23,38 @@ const cases: readonly [name: string, input: string, expected: readonly StreamEve
     ],
   ],
   [
+    "a refusal, also beside empty content",
+    sse(delta({ content: "", refusal: "I " }), delta({ refusal: "won't" }), delta({ content: "", refusal: null })),
+    [
+      { kind: "refusal", text: "I " },
+      { kind: "refusal", text: "won't" },
+    ],
+  ],
+  [
+    "content in parts, with thinking among them",
+    sse(
+      delta({ content: [{ type: "thinking", thinking: [{ type: "text", text: "hm" }] }] }),
+      delta({
+        content: [
+          { type: "text", text: "Hi" },
+          { type: "reference", reference_ids: [1] },
+        ],
+      }),
+      delta({ content: " you" }),
+    ),
+    [
+      { kind: "reasoning", text: "hm" },
+      { kind: "text", text: "Hi" },
+      { kind: "text", text: " you" },
+    ],
+  ],
+  [
+    "arguments as an object",
+    sse(delta({ tool_calls: [{ id: "c", function: { name: "f", arguments: { a: [1] } } }] })),
+    [{ kind: "toolCall", index: 0, callId: "c", name: "f", arguments: '{"a":[1]}' }],
+  ],
+  ["a finish reason of no words", sse(delta({ content: "Hi" }, "")), [{ kind: "text", text: "Hi" }]],
+  [
     "interleaved tool calls",
     sse(
       delta({ tool_calls: [{ index: 1, id: "c", function: { name: "f", arguments: "" } }] }),

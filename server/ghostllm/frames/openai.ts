@@ -11,10 +11,22 @@ import { sseData } from "./sse.ts";
 const toolCallDelta = z.looseObject({
   index: z.int().nullish(),
   id: z.string().nullish(),
-  function: z.looseObject({ name: z.string().nullish(), arguments: z.string().nullish() }).nullish(),
+  function: z
+    .looseObject({
+      name: z.string().nullish(),
+      /** Some servers give the object itself, whole. */
+      arguments: z.union([z.string(), z.record(z.string(), z.unknown())]).nullish(),
+    })
+    .nullish(),
+});
+/** Mistral's models that think answer in parts. */
+const contentPart = z.looseObject({
+  type: z.string().nullish(),
+  text: z.string().nullish(),
+  thinking: z.union([z.string(), z.array(z.looseObject({ text: z.string().nullish() }))]).nullish(),
 });
 const message = z.looseObject({
-  content: z.string().nullish(),
+  content: z.union([z.string(), z.array(contentPart)]).nullish(),
   reasoning_content: z.string().nullish(),
   reasoning: z.string().nullish(),
   refusal: z.string().nullish(),
@@ -95,18 +107,16 @@ function appendEvents(events: StreamEvent[], chunk: OpenAiChunk): void {
   for (const choice of chunk.choices ?? []) {
     if ((choice.index ?? 0) !== 0) continue;
     const part = choice.delta ?? choice.message;
-    const reasoning = part?.reasoning_content ?? part?.reasoning;
-    if (reasoning !== undefined && reasoning !== null && reasoning !== "")
-      events.push({ kind: "reasoning", text: reasoning });
-    const text = part?.content ?? choice.text ?? part?.refusal;
-    if (text !== undefined && text !== null && text !== "") events.push({ kind: "text", text });
+    push(events, "reasoning", part?.reasoning_content ?? part?.reasoning);
+    appendContent(events, part?.content ?? choice.text);
+    push(events, "refusal", part?.refusal);
     for (const [position, call] of (part?.tool_calls ?? []).entries()) {
       events.push({
         kind: "toolCall",
         index: call.index ?? position,
         ...(call.id === undefined || call.id === null ? {} : { callId: call.id }),
         ...(call.function?.name === undefined || call.function.name === null ? {} : { name: call.function.name }),
-        arguments: call.function?.arguments ?? "",
+        arguments: argumentsText(call.function?.arguments),
       });
     }
     // Some servers say "" with every chunk, where others say null.
@@ -116,6 +126,23 @@ function appendEvents(events: StreamEvent[], chunk: OpenAiChunk): void {
   }
   const usage = chunk.usage;
   if (usage !== undefined && usage !== null) events.push({ kind: "usage", usage: toUsage(usage) });
+}
+
+function push(events: StreamEvent[], kind: "text" | "refusal" | "reasoning", text: string | null | undefined): void {
+  if (text !== undefined && text !== null && text !== "") events.push({ kind, text });
+}
+
+function appendContent(events: StreamEvent[], content: z.infer<typeof message>["content"]): void {
+  if (!Array.isArray(content)) return push(events, "text", content);
+  for (const { thinking, text } of content) {
+    if (Array.isArray(thinking)) for (const thought of thinking) push(events, "reasoning", thought.text);
+    else push(events, "reasoning", thinking);
+    push(events, "text", text);
+  }
+}
+
+function argumentsText(value: string | Readonly<Record<string, unknown>> | null | undefined): string {
+  return typeof value === "string" ? value : value === null || value === undefined ? "" : JSON.stringify(value);
 }
 
 function brokenFrame(messageText: string): StreamEvent {
