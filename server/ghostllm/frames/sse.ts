@@ -10,6 +10,8 @@ const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 const RETURN = 0x0d;
+const OPEN_BRACE = 0x7b;
+const OPEN_BRACKET = 0x5b;
 
 export class SseSplitter {
   #held: Buffer[] = [];
@@ -82,6 +84,11 @@ export function sseData(bytes: Buffer): readonly string[] {
   }
   if (data !== undefined) result.push(data);
   return result;
+}
+
+/** A run of frames, and not the JSON of a whole answer. */
+export function isEventStream(bytes: Buffer): boolean {
+  return bytes[0] !== OPEN_BRACE && bytes[0] !== OPEN_BRACKET;
 }
 
 /** The single frames of a run of whole frames, each with its blank line. */

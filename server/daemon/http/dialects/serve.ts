@@ -3,7 +3,8 @@
  * 1. No status is sent before the first content (`brain.answer` resolves then); after it, a failure is an in-band error and a cut connection, never a
  *    clean end.
  * 2. A client that goes away aborts everything behind its request at once.
- * 3. Frames are written one by one and wait for the client's socket; what waits is bounded by that socket's buffer.
+ * 3. A server that answers a stream by one JSON object, or one question by a stream, is not relayed but put into the form that was asked for.
+ * 4. Frames are written one by one and wait for the client's socket; what waits is bounded by that socket's buffer.
  */
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
@@ -14,7 +15,15 @@ import { type GhostError, OperationalError, toGhostError, UserError } from "../.
 import { present } from "../../../base/optional.ts";
 import type { Answer, Brain } from "../../../ghostllm/brain.ts";
 import { AnswerFold } from "../../../ghostllm/frames/answer-fold.ts";
-import type { ChatRequest, Dialect, Frame, ModelRequest, RequestOrigin } from "../../../ghostllm/stream.ts";
+import { isEventStream } from "../../../ghostllm/frames/sse.ts";
+import {
+  type ChatRequest,
+  type Dialect,
+  eventsFrame,
+  type Frame,
+  type ModelRequest,
+  type RequestOrigin,
+} from "../../../ghostllm/stream.ts";
 import type { Log } from "../../../platform/log.ts";
 import type { Actor } from "../../../platform/permit.ts";
 import type { BodyReader, ReadChat } from "../body-reader.ts";
@@ -100,7 +109,8 @@ async function writeStream(
     ...writer.headers?.(answer),
   });
   for await (const frame of answer.frames) {
-    const bytes = stream.write(frame);
+    const isOtherForm = frame.dialect === writer.relays && !isEventStream(frame.bytes);
+    const bytes = stream.write(isOtherForm ? eventsFrame(frame.events()) : frame);
     if (bytes.length > 0 && !raw.write(bytes)) await once(raw, "drain", { signal });
   }
   await stream.settle?.();
@@ -111,7 +121,8 @@ async function writeWhole(answer: Answer, writer: AnswerWriter, raw: ServerRespo
   const frames: Frame[] = [];
   for await (const frame of answer.frames) frames.push(frame);
   const [first] = frames;
-  const isRelay = first !== undefined && frames.every(({ dialect }) => dialect === writer.relays);
+  const isRelay =
+    first !== undefined && frames.every(({ dialect, bytes }) => dialect === writer.relays && !isEventStream(bytes));
   const body = isRelay
     ? frames.length === 1
       ? first.bytes
