@@ -103,9 +103,15 @@ export const FEATURES: readonly Feature[] = [
   { name: "files", isUsed: ({ hasFiles }) => hasFiles === true, by: by("cccmrrr") },
   {
     name: "reasoning",
-    isUsed: ({ reasoning }) => reasoning?.effort !== undefined || reasoning?.budgetTokens !== undefined,
+    isUsed: ({ reasoning }) => reasoning?.effort !== undefined,
     by: by("cmmmmdd"),
     note: "To the nearest level that the model takes.",
+  },
+  {
+    name: "thinking budget",
+    isUsed: ({ reasoning }) => reasoning?.effort === undefined && reasoning?.budgetTokens !== undefined,
+    by: by("dmmmmdd"),
+    note: "In tokens; as a level where the model takes levels.",
   },
 ];
 

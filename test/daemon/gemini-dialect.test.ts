@@ -294,10 +294,16 @@ test("what a model cannot be told is named, and Google's own tools are left to G
   host.playOnce({ tokens: ["ok"] });
   const reply = await post(
     "/v1beta/models/up/m:generateContent",
-    ask({ tools: [{ googleSearch: {} }], safetySettings: [{ category: "x", threshold: "y" }] }),
+    ask({
+      tools: [{ googleSearch: {} }],
+      safetySettings: [{ category: "x", threshold: "y" }],
+      // As the Gemini CLI always sends it.
+      generationConfig: { temperature: 1, topP: 0.95, topK: 64, thinkingConfig: { thinkingBudget: 8192 } },
+    }),
   );
   assert.equal(reply.status, 200, reply.text);
-  assert.deepEqual(reply.headers.get("x-ghost-dropped")?.split(", ").toSorted(), ["hosted tools", "safetySettings"]);
+  const dropped = reply.headers.get("x-ghost-dropped")?.split(", ").toSorted();
+  assert.deepEqual(dropped, ["hosted tools", "safetySettings", "thinking budget", "top_k"]);
 });
 
 test("a large body is read as well", async () => {

@@ -18,7 +18,6 @@ export async function chatBody(
     ...common(request.output, request.sampling, request.stream),
     ...formatOf(request.output.format),
     ...present("reasoning_effort", request.reasoning?.effort),
-    ...present("top_k", request.sampling.topK),
     ...present("frequency_penalty", request.sampling.frequencyPenalty),
     ...present("presence_penalty", request.sampling.presencePenalty),
   };
