@@ -5,7 +5,9 @@
 import type { FinishReason } from "../../../protocol/chat.ts";
 import type { WireError } from "../../../protocol/errors.ts";
 import type { Usage } from "../../../protocol/usage.ts";
+import { OperationalError } from "../../base/errors.ts";
 import type { Part, StreamEvent } from "../stream.ts";
+import { parseJson } from "./json.ts";
 
 export interface ToolCallBlock {
   readonly kind: "toolCall";
@@ -135,3 +137,10 @@ export function normalReason(reason: FinishReason | undefined, hasCalls: boolean
 
 /** Absent arguments mean none. */
 export const argumentsOf = (text: string): string => (text.trim() === "" ? "{}" : text);
+
+/** Whether the arguments are there to their end: a call that its model broke off is none, and nobody may run it. */
+export const isWholeCall = (text: string): boolean => parseJson(argumentsOf(text)) !== undefined;
+
+export function brokenCall(name: string): OperationalError {
+  return new OperationalError("upstream_failed", `the model broke off the arguments of its call of "${name}"`);
+}

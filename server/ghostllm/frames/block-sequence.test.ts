@@ -155,3 +155,23 @@ test("whatever the order, blocks never overlap, and no text or argument before a
     }),
   );
 });
+
+test("pieces of a call that nobody opened belong to a tool on the provider's side, and open nothing", () => {
+  const sequence = new BlockSequence();
+  const events: readonly StreamEvent[] = [
+    { kind: "toolCall", index: 1, arguments: '{"query":' },
+    { kind: "toolCall", index: 2, callId: "a", name: "f", arguments: "{" },
+    { kind: "toolCall", index: 1, arguments: '"x"}' },
+    { kind: "toolCall", index: 2, arguments: "}" },
+  ];
+  const steps = [...events.flatMap((event) => sequence.add(event)), ...sequence.end()];
+  assert.deepEqual(
+    steps.map(({ step, block }) => [step, block.kind === "toolCall" ? block.callId : ""]),
+    [
+      ["open", "a"],
+      ["delta", "a"],
+      ["delta", "a"],
+      ["close", "a"],
+    ],
+  );
+});

@@ -102,6 +102,8 @@ export class BlockSequence {
       this.#replay(steps);
       return;
     }
+    // Pieces of a call that was never opened belong to a tool on the provider's own side.
+    if (event.kind === "toolCall" && event.name === undefined && event.callId === undefined) return;
     this.#fill(this.#open(event, steps), event, steps);
   }
 

@@ -1,6 +1,8 @@
 /**
  * Answers in OpenAI's chat and text completion formats.
  * Frames of the same dialect are relayed as they came, less what the client did not ask for; events of other engines are rendered.
+ * 1. A call that its model broke off is an error, and no call; where the answer ran out of tokens, its finish reason says so, and a free-form call, whose
+ *    text goes out whole or not at all, stays out.
  */
 import type { FinishReason } from "../../../../protocol/chat.ts";
 import type { AnswerId, ModelRef } from "../../../../protocol/ids.ts";
@@ -9,6 +11,8 @@ import type { GhostError } from "../../../base/errors.ts";
 import {
   type AnswerFold,
   argumentsOf,
+  brokenCall,
+  isWholeCall,
   normalReason,
   type ToolCallBlock,
 } from "../../../ghostllm/frames/answer-fold.ts";
@@ -43,7 +47,8 @@ export function createStreamWriter(options: WriterOptions): StreamWriter {
 interface OpenCall {
   /** Its place among the calls of the answer: clients count calls, not blocks. */
   readonly position: number;
-  readonly custom: { readonly id: string; readonly name: string; text: string } | undefined;
+  readonly name: string;
+  readonly custom: { readonly id: string; text: string } | undefined;
   /** The arguments so far, to give once what an upstream repeats. */
   written: string;
 }
@@ -56,6 +61,8 @@ class ChunkWriter implements StreamWriter {
   #isFinished = false;
   #isRelay = false;
   #usage: Usage | undefined;
+  /** The name of a call that is none (1). */
+  #broken: string | undefined;
 
   constructor(options: WriterOptions) {
     this.#options = options;
@@ -74,6 +81,7 @@ class ChunkWriter implements StreamWriter {
 
   end(): Buffer {
     const finish = this.#isRelay || this.#isFinished ? "" : this.#finish("unknown");
+    if (this.#broken !== undefined) throw brokenCall(this.#broken);
     if (!this.#options.includeUsage || this.#usage === undefined) return Buffer.concat([Buffer.from(finish), DONE]);
     const last = `data: ${JSON.stringify({ ...this.#head, choices: [], usage: toOpenAiUsage(this.#usage) })}\n\n`;
     return Buffer.concat([Buffer.from(finish + last), DONE]);
@@ -107,6 +115,8 @@ class ChunkWriter implements StreamWriter {
 
   #call(event: Extract<StreamEvent, { kind: "toolCall" }>): string {
     const known = this.#calls.get(event.index);
+    // Pieces of a call that was never opened belong to a tool on the provider's own side.
+    if (known === undefined && event.name === undefined && event.callId === undefined) return "";
     const call = known ?? this.#openCall(event);
     const text =
       event.isWhole !== true
@@ -122,36 +132,38 @@ class ChunkWriter implements StreamWriter {
     }
     if (known !== undefined)
       return text === "" ? "" : this.#delta({ tool_calls: [{ index: call.position, function: { arguments: text } }] });
-    const id = event.callId ?? this.#idFor(call.position);
+    const id = event.callId || callIdFor(this.#options, call.position);
     const start = { id, type: "function", function: { name: event.name ?? "", arguments: text } };
     return this.#delta({ tool_calls: [{ index: call.position, ...start }] });
   }
 
   #openCall(event: Extract<StreamEvent, { kind: "toolCall" }>): OpenCall {
     const position = this.#calls.size;
-    const id = event.callId ?? this.#idFor(position);
-    const custom = event.isCustom === true ? { id, name: event.name ?? "", text: "" } : undefined;
-    const call: OpenCall = { position, custom, written: "" };
+    const id = event.callId || callIdFor(this.#options, position);
+    const custom = event.isCustom === true ? { id, text: "" } : undefined;
+    const call: OpenCall = { position, name: event.name ?? "", custom, written: "" };
     this.#calls.set(event.index, call);
     return call;
-  }
-
-  #idFor(position: number): string {
-    return `call_${this.#options.id}_${position}`;
   }
 
   #finish(reason: FinishReason): string {
     this.#isFinished = true;
     let text = "";
-    for (const { position, custom, written } of this.#calls.values()) {
+    for (const { position, name, custom, written } of this.#calls.values()) {
+      if (!isWholeCall(written)) {
+        if (reason !== "length") this.#broken ??= name;
+        continue;
+      }
       if (custom === undefined) {
         // Clients parse the arguments as JSON, also of a call that has none.
         if (written === "") text += this.#delta({ tool_calls: [{ index: position, function: { arguments: "{}" } }] });
         continue;
       }
-      const call = { name: custom.name, input: customInput(custom.text) };
+      const call = { name, input: customInput(custom.text) };
       text += this.#delta({ tool_calls: [{ index: position, id: custom.id, type: "custom", custom: call }] });
     }
+    // What has no end is told none: `end` says what happened.
+    if (this.#broken !== undefined) return "";
     const word = FINISH_REASONS[normalReason(reason, this.#calls.size > 0) ?? "unknown"];
     if (this.#options.format === "openai-completion") return text + this.#chunk(textChoice("", word));
     return text + this.#chunk(chatChoice(this.#isFirst ? { role: "assistant", content: "" } : {}, word));
@@ -206,11 +218,18 @@ function isUsageOnly(frame: Buffer): boolean {
   }
 }
 
-/** A whole answer as one JSON object. */
+/** Who gave no id to its call gets one by its place. */
+const callIdFor = ({ id }: WriterOptions, position: number): string => `call_${id}_${position}`;
+
+/** A whole answer as one JSON object. @throws OperationalError `upstream_failed` for a call that is none (1) */
 export function renderWhole(options: WriterOptions, fold: AnswerFold): string {
   const said = (kind: "text" | "refusal" | "reasoning") =>
     fold.blocks.flatMap((block) => (block.kind === kind ? [block.text] : [])).join("");
-  const calls = fold.blocks.flatMap((block) => (block.kind === "toolCall" ? [wholeCall(block)] : []));
+  const called = fold.blocks.filter((block) => block.kind === "toolCall");
+  const broken = called.find((call) => !isWholeCall(call.arguments));
+  if (broken !== undefined && fold.reason !== "length") throw brokenCall(broken.name);
+  const whole = called.filter((call) => call.isCustom !== true || isWholeCall(call.arguments));
+  const calls = whole.map((call, position) => wholeCall(call, call.callId || callIdFor(options, position)));
   const [text, refusal, reasoning] = [said("text"), said("refusal"), said("reasoning")];
   const reason = FINISH_REASONS[fold.reason ?? "unknown"];
   const choice =
@@ -235,11 +254,11 @@ export function renderWhole(options: WriterOptions, fold: AnswerFold): string {
   });
 }
 
-function wholeCall(call: ToolCallBlock): object {
+function wholeCall(call: ToolCallBlock, id: string): object {
   if (call.isCustom === true)
-    return { id: call.callId, type: "custom", custom: { name: call.name, input: customInput(call.arguments) } };
+    return { id, type: "custom", custom: { name: call.name, input: customInput(call.arguments) } };
   return {
-    id: call.callId,
+    id,
     type: "function",
     function: { name: call.name, arguments: argumentsOf(call.arguments) },
   };

@@ -171,13 +171,16 @@ test("a call that ran out of tokens is incomplete, and one before it is not", ()
   assert.deepEqual([status, ...output.map((item) => item.status)], ["incomplete", "completed", "incomplete"]);
 });
 
-test("a call whose JSON broke off for no reason is no call", () => {
-  const { seen, finish } = write([
-    { kind: "toolCall", index: 0, callId: "b", name: "n", arguments: '{"path":"/et' },
-    { kind: "finish", reason: "stop" },
-  ]);
-  assert.throws(finish, /broke off the arguments of its call of "n"/);
-  assert.ok(!types(seen).includes("output_item.done"));
+test("a call whose JSON broke off for no reason is no call, and neither is one of a free-form tool", () => {
+  for (const more of [{ arguments: '{"path":"/et' }, { arguments: '{"input":"rm -rf /tmp/', isCustom: true }]) {
+    const { seen, finish } = write([
+      { kind: "toolCall", index: 0, callId: "b", name: "n", ...more },
+      { kind: "finish", reason: "stop" },
+    ]);
+    assert.throws(finish, /broke off the arguments of its call of "n"/);
+    assert.ok(!types(seen).includes("output_item.done"));
+    assert.ok(!types(seen).includes("custom_tool_call_input.done"));
+  }
 });
 
 test("a broken answer keeps what was said, and calls nothing of it done", () => {

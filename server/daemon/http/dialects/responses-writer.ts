@@ -9,10 +9,9 @@
 import type { FinishReason } from "../../../../protocol/chat.ts";
 import type { ErrorCode } from "../../../../protocol/errors.ts";
 import type { Usage } from "../../../../protocol/usage.ts";
-import { type GhostError, OperationalError } from "../../../base/errors.ts";
-import { type AnswerBlock, argumentsOf } from "../../../ghostllm/frames/answer-fold.ts";
+import type { GhostError } from "../../../base/errors.ts";
+import { type AnswerBlock, argumentsOf, brokenCall, isWholeCall } from "../../../ghostllm/frames/answer-fold.ts";
 import type { BlockStep, OpenBlock } from "../../../ghostllm/frames/block-sequence.ts";
-import { parseJson } from "../../../ghostllm/frames/json.ts";
 import { readSeal } from "../../../ghostllm/frames/responses.ts";
 import { errorText } from "../errors.ts";
 import { customInput } from "./openai-writer.ts";
@@ -268,6 +267,7 @@ export class ResponseEvents {
   }
 
   #closeCall(block: Extract<OpenBlock, { kind: "toolCall" }>, json: string, status: "completed" | "incomplete"): void {
+    if (status === "completed" && !isWholeCall(json)) throw brokenCall(block.name);
     if (block.isCustom === true) {
       const input = customInput(json);
       if (input !== "") this.#emit("response.custom_tool_call_input.delta", `${this.#itemPlace()},"delta":${q(input)}`);
@@ -275,9 +275,6 @@ export class ResponseEvents {
       return this.#itemDone(callItem(this.#item.id, block, input, status));
     }
     const text = argumentsOf(json);
-    if (status === "completed" && parseJson(text) === undefined) {
-      throw new OperationalError("upstream_failed", `the model broke off the arguments of its call of "${block.name}"`);
-    }
     const done = `${this.#itemPlace()},"name":${q(block.name)},"arguments":${q(text)}`;
     this.#emit("response.function_call_arguments.done", done);
     this.#itemDone(callItem(this.#item.id, block, text, status));
