@@ -13,7 +13,7 @@ export async function chatBody(
   const messages = await request.messages();
   const body = {
     model: modelName,
-    messages: messages.flatMap((message) => toOpenAiMessages(message, tools)),
+    messages: toOpenAiMessages(messages, tools),
     ...toolMembers(request, tools),
     ...common(request.output, request.sampling, request.stream),
     ...formatOf(request.output.format),
@@ -67,22 +67,36 @@ function common(output: OutputOptions, sampling: Sampling, stream: boolean): obj
   };
 }
 
-/** Results come first, one message each; images among them follow as the user's, since servers take them from nobody else. */
-function toOpenAiMessages(message: Message, tools: WireTools): readonly object[] {
-  const results = message.parts.flatMap((part) => (part.kind === "toolResult" ? [part] : []));
-  const rest = message.parts.filter(({ kind }) => kind !== "toolResult" && kind !== "reasoning");
-  const images = results.flatMap(({ callId, images: urls = [] }) =>
-    urls.length === 0 ? [] : [{ type: "text", text: `Image from the tool call ${callId}:` }, ...urls.map(imagePart)],
-  );
-  return [
-    ...results.map(({ callId, text, isError }) => ({
-      role: "tool",
-      tool_call_id: callId,
-      content: isError === true ? `Error: ${text}` : text,
-    })),
-    ...(images.length === 0 ? [] : [{ role: "user", content: images }]),
-    ...(rest.length > 0 || results.length === 0 ? [toOpenAiMessage(message.role, rest, tools)] : []),
-  ];
+/**
+ * Results come first, one message each, and all those of one turn stand together: nothing may come between them. Images among them follow the last one
+ * as the user's, since servers take them from nobody else.
+ */
+function toOpenAiMessages(messages: readonly Message[], tools: WireTools): readonly object[] {
+  let waiting: object[] = [];
+  const shown = () => {
+    const content = waiting;
+    waiting = [];
+    return content.length === 0 ? [] : [{ role: "user", content }];
+  };
+  const written = messages.flatMap(({ role, parts }) => {
+    const results = parts.flatMap((part) => (part.kind === "toolResult" ? [part] : []));
+    const rest = parts.filter(({ kind }) => kind !== "toolResult" && kind !== "reasoning");
+    const before = results.length === 0 ? shown() : [];
+    for (const { callId, images: urls = [] } of results) {
+      if (urls.length === 0) continue;
+      waiting.push({ type: "text", text: `Image from the tool call ${callId}:` }, ...urls.map(imagePart));
+    }
+    return [
+      ...before,
+      ...results.map(toResultMessage),
+      ...(rest.length > 0 || results.length === 0 ? [...shown(), toOpenAiMessage(role, rest, tools)] : []),
+    ];
+  });
+  return [...written, ...shown()];
+}
+
+function toResultMessage({ callId, text, isError }: Extract<Part, { kind: "toolResult" }>): object {
+  return { role: "tool", tool_call_id: callId, content: isError === true ? `Error: ${text}` : text };
 }
 
 function toOpenAiMessage(role: Message["role"], parts: readonly Part[], tools: WireTools): object {
