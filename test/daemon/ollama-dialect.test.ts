@@ -1,5 +1,7 @@
 /** The daemon as an Ollama server: the official `ollama` client on the keyless listener, models of other servers behind it. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { Ollama } from "ollama";
 import { type OpenAiHost, startOpenAiHost } from "../fakes/openai-host.ts";
@@ -200,6 +202,35 @@ test("large continuations and embeddings are read in a worker, too, and wrong fi
   ] as const) {
     const bad = await call(there, path, { key: null, body: { model: "up/m", [field]: 5, large } });
     assert.match(bad.text, new RegExp(`^\\{"error":"\`${field}\``), path);
+  }
+});
+
+test("large bodies that never end do not fill the memory: what is too much is told to wait, until they are gone", async () => {
+  const there = { http: url, modelKey: "" };
+  const port = Number(new URL(url).port);
+  const stuck = await Promise.all(
+    Array.from({ length: 8 }, async () => {
+      const socket = connect(port, "127.0.0.1");
+      socket.write(`POST /api/chat HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\nexpect: 100-continue\r\n`);
+      socket.write(`content-length: ${32 * 1024 * 1024}\r\n\r\n`);
+      const [reply] = await once(socket, "data");
+      assert.match(String(reply), /100 Continue/);
+      socket.write('{"model":"');
+      return socket;
+    }),
+  );
+  const large = { model: "up/m", stream: false, messages: [{ role: "user", content: "x".repeat(100_000) }] };
+  const refused = await call(there, "/api/chat", { key: null, body: large });
+  assert.deepEqual([refused.status, refused.headers.get("retry-after")], [503, "1"]);
+  host.playOnce({ tokens: ["small"] });
+  assert.equal((await client.chat({ model: "up/m", messages: ask })).message.content, "small");
+  for (const socket of stuck) socket.destroy();
+  host.playOnce({ tokens: ["large"] });
+  for (;;) {
+    const { status, text } = await call(there, "/api/chat", { key: null, body: large });
+    if (status === 503) continue;
+    assert.match(text, /"content":"large"/);
+    break;
   }
 });
 

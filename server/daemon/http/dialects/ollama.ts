@@ -11,6 +11,7 @@ import { UserError } from "../../../base/errors.ts";
 import type { Answer } from "../../../ghostllm/brain.ts";
 import { VIRTUAL_MODELS } from "../../../ghostllm/open-brain.ts";
 import type { ModelRequest } from "../../../ghostllm/stream.ts";
+import { boundBodies } from "../body-budget.ts";
 import { actorOf } from "../http-server.ts";
 import { checkBody } from "./chat-facts.ts";
 import type { OllamaCompletion, OllamaOwn } from "./ollama-request.ts";
@@ -30,6 +31,7 @@ export interface OllamaOptions extends DialectOptions {
 
 export function registerOllama(app: FastifyInstance, options: OllamaOptions): void {
   const config = { audience: "none", errors: "ollama" } as const;
+  boundBodies(app);
   app.get("/", { config }, (_request, reply) => reply.type("text/plain").send("Ollama is running"));
   app.route({ method: "HEAD", url: "/", config, handler: (_request, reply) => reply.code(200).send() });
   app.get("/api/version", { config }, () => ({ version: API_VERSION }));
