@@ -74,3 +74,20 @@ test("any names fit their upstream, stay apart, and are the same every time", ()
     }),
   );
 });
+
+test("tools that would share a name upstream stay apart, and calls of each come back as its own", () => {
+  const given = [fn("a__b"), fn("b", "a"), fn("b__c", "a"), fn("c", "a__b")];
+  const tools = wireTools({ tools: given, toolChoice: { name: "b", namespace: "a" } }, OPENAI_NAMES);
+  const wire = tools.functions.map(({ name }) => name);
+  assert.equal(new Set(wire).size, given.length);
+  assert.equal(wire[0], "a__b");
+  assert.deepEqual(tools.choice, { name: wire[1] });
+  assert.equal(tools.wireName({ name: "b", namespace: "a" }), wire[1]);
+  const back = tools.restore(
+    eventsFrame(wire.map((name, index) => ({ kind: "toolCall", index, callId: `c${index}`, name, arguments: "" }))),
+  );
+  assert.deepEqual(
+    back.events().map((event) => (event.kind === "toolCall" ? [event.name, event.namespace] : [])),
+    given.map((tool) => (tool.kind === "hosted" ? [] : [tool.name, tool.namespace])),
+  );
+});

@@ -52,7 +52,7 @@ const CUSTOM_PARAMETERS = {
 
 export function wireTools(request: Pick<ChatRequest, "tools" | "toolChoice">, limits: NameLimits): WireTools {
   const { tools, toolChoice } = request;
-  const wireName = (call: Named) => encode(call, limits);
+  const wireName = naming(tools, limits);
   const byWireName = new Map<string, Exclude<ToolSpec, { kind: "hosted" }>>();
   const functions: WireFunction[] = [];
   const hosted: string[] = [];
@@ -97,6 +97,23 @@ export function wireTools(request: Pick<ChatRequest, "tools" | "toolChoice">, li
   };
 }
 
+/** By their order, the first tool that would have a name has it; another that would have the same gets one that is made of both its own (2). */
+function naming(tools: readonly ToolSpec[], limits: NameLimits): WireTools["wireName"] {
+  const owners = new Map<string, string>();
+  for (const tool of tools) {
+    if (tool.kind === "hosted") continue;
+    const name = encode(tool, limits);
+    if (!owners.has(name)) owners.set(name, ownName(tool));
+  }
+  return (call) => {
+    const name = encode(call, limits);
+    const own = ownName(call);
+    return (owners.get(name) ?? own) === own ? name : withSuffix(name, own, limits);
+  };
+}
+
+const ownName = ({ name, namespace }: Named): string => JSON.stringify([namespace ?? "", name]);
+
 function describe(tool: Exclude<ToolSpec, { kind: "hosted" }>): string | undefined {
   if (tool.kind !== "custom" || tool.format === undefined) return tool.description;
   return `${tool.description ?? ""}\nThe input must follow this format: ${JSON.stringify(tool.format)}`.trim();
@@ -105,10 +122,13 @@ function describe(tool: Exclude<ToolSpec, { kind: "hosted" }>): string | undefin
 /** Hex digits of a hash that keep encoded names apart. */
 const SUFFIX_LENGTH = 8;
 
-function encode({ name, namespace }: Named, { allowed, maxLength }: NameLimits): string {
+function encode({ name, namespace }: Named, limits: NameLimits): string {
   const full = namespace === undefined ? name : `${namespace}__${name}`;
-  if (full.length <= maxLength && allowed.test(full)) return full;
-  const suffix = createHash("sha256").update(full).digest("hex").slice(0, SUFFIX_LENGTH);
-  const readable = full.replace(/[^A-Za-z0-9_-]/g, "_").replace(/^[^A-Za-z_]/, "_");
+  return full.length <= limits.maxLength && limits.allowed.test(full) ? full : withSuffix(full, full, limits);
+}
+
+function withSuffix(name: string, hashed: string, { maxLength }: NameLimits): string {
+  const suffix = createHash("sha256").update(hashed).digest("hex").slice(0, SUFFIX_LENGTH);
+  const readable = name.replace(/[^A-Za-z0-9_-]/g, "_").replace(/^[^A-Za-z_]/, "_");
   return `${readable.slice(0, maxLength - SUFFIX_LENGTH - 1)}_${suffix}`;
 }
