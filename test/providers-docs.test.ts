@@ -29,7 +29,7 @@ test("its settings together are a ghost.toml, and every key that it tells to sto
   const { rows } = keyListResult.parse(JSON.parse((await runGhost(["keys", "--json"], { env: daemon.env })).stdout));
   const missing = rows.filter(({ source }) => source === "none").map(({ provider }) => provider);
   assert.deepEqual(
-    missing.filter((provider) => provider !== "lmstudio" && provider !== "copilot"),
+    missing.filter((provider) => provider !== "lmstudio"),
     [],
     "the page does not tell how to give these a key",
   );

@@ -11,7 +11,9 @@ const envOptions = z.object({ shell: shellSchema.default("sh") });
 export function registerEnv(program: Command, run: Runner): void {
   program
     .command("env")
-    .description("print the addresses and the key that OpenAI's and Anthropic's clients read, as lines for a shell")
+    .description(
+      "print the addresses and the key that OpenAI's, Anthropic's and Google's clients read, as lines for a shell",
+    )
     .addOption(
       new Option("--shell <name>", "whose syntax (default: sh, which fish understands too)").choices(
         shellSchema.options,
@@ -25,12 +27,15 @@ async function env(context: CliContext, asked: z.infer<typeof shellSchema>): Pro
   const { output, signal } = context;
   using client = await context.connect();
   const { key, openaiBaseUrl } = await client.api.key.model({}, signal);
+  // Anthropic's and Google's clients put the version before the path themselves.
+  const root = openaiBaseUrl.replace(/\/v1$/, "");
   const variables = {
     OPENAI_BASE_URL: openaiBaseUrl,
     OPENAI_API_KEY: key,
-    // Anthropic's clients put /v1 before the path themselves.
-    ANTHROPIC_BASE_URL: openaiBaseUrl.replace(/\/v1$/, ""),
+    ANTHROPIC_BASE_URL: root,
     ANTHROPIC_AUTH_TOKEN: key,
+    GOOGLE_GEMINI_BASE_URL: root,
+    GEMINI_API_KEY: key,
   };
   const shell = output.json ? "json" : asked;
   if (shell === "json") return output.document(variables);
