@@ -1,5 +1,5 @@
 /**
- * The coding agents that `npm run test:agents` drives, installed in a folder of their own: together 1.8 GB, so that nobody gets them without asking.
+ * The coding agents that `npm run test:agents` drives, installed in a folder of their own: together 1.9 GB, so that nobody gets them without asking.
  * Plain npm packages with their programs inside; their install scripts are not run.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -15,6 +15,7 @@ export const AGENTS = {
   "opencode-ai": "1.18.33",
   cline: "3.0.65",
   "@continuedev/cli": "1.5.47",
+  "@google/gemini-cli": "0.61.0",
   "@qwen-code/qwen-code": "0.24.4",
 };
 
@@ -30,7 +31,7 @@ export function installAgents() {
     `${JSON.stringify({ private: true, dependencies: AGENTS }, null, 2)}\n`,
   );
   process.stderr.write(
-    `Fetching ${Object.keys(AGENTS).join(", ")} into ${agentsFolder}: 1.8 GB unpacked, one to ten minutes …\n`,
+    `Fetching ${Object.keys(AGENTS).join(", ")} into ${agentsFolder}: 1.9 GB unpacked, one to ten minutes …\n`,
   );
   const flags = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--foreground-scripts"];
   const npm = spawnSync("npm", flags, { cwd: agentsFolder, stdio: ["ignore", "inherit", "inherit"] });

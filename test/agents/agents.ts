@@ -64,5 +64,6 @@ export const agents: readonly Agent[] = [
   { ...openCode, name: "OpenCode, Messages", edit: openCodeBy("@ai-sdk/anthropic") },
   { name: "Cline", page: "cline", program: "cline" },
   { name: "Continue", page: "continue", program: "cn" },
+  { name: "Gemini CLI", page: "gemini-cli", program: "gemini" },
   { name: "Qwen Code", page: "qwen-code", program: "qwen" },
 ];

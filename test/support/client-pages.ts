@@ -26,8 +26,9 @@ export interface ClientPage {
 }
 
 export function clientPages(): readonly ClientPage[] {
-  const names = readdirSync(FOLDER).filter((file) => file.endsWith(".md") && file !== "README.md");
-  return names.toSorted().map((file) => readPage(file.replace(/\.md$/, "")));
+  const files = readdirSync(FOLDER).filter((file) => file.endsWith(".md") && file !== "README.md");
+  const names = files.map((file) => file.replace(/\.md$/, ""));
+  return names.toSorted().map((name) => readPage(name));
 }
 
 export function readPage(name: string): ClientPage {
