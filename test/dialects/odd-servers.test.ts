@@ -167,3 +167,17 @@ test("a refusal of a chat server is one for clients of every dialect", async () 
   assert.match((await askResponses()).text, /"type":"refusal","refusal":"I won't\."/);
   assert.match((await askMessages()).text, /"text":"I won't\."[^]*"stop_reason":"refusal"/);
 });
+
+test("what only chat servers know goes to them as it came: sound, older calls, embeddings of tokens", async () => {
+  const answer = { object: "list", data: [{ object: "embedding", index: 0, embedding: [1] }], model: "m" };
+  chat.play({ contentType: "application/json", pieces: [JSON.stringify(answer)] });
+  const embedded = await call(daemon, "/v1/embeddings", { body: { model: "up/m", input: [[1, 2]], dimensions: 1 } });
+  assert.deepEqual([embedded.status, embedded.json], [200, answer]);
+  chat.play({ contentType: SSE, pieces: [chunk({ content: "a dog" }, "stop"), DONE] });
+  const sound = { type: "input_audio", input_audio: { data: "UklGRg==", format: "wav" } };
+  const heard = await askChat({ messages: [{ role: "user", content: [sound] }] });
+  assert.match(heard.text, /a dog[^]*\[DONE\]/);
+  assert.match(chat.bodies.at(-1) ?? "", /"input_audio":\{"data":"UklGRg=="/);
+  const elsewhere = await askChat({ model: "xai/grok-4.7", messages: [{ role: "user", content: [sound] }] });
+  assert.deepEqual([elsewhere.status, /`audio`/.test(elsewhere.text)], [400, true], elsewhere.text);
+});

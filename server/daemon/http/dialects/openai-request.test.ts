@@ -140,3 +140,60 @@ test("embeddings take one text or many", () => {
     isBase64: true,
   });
 });
+
+const says = (parts: readonly object[], more: object = {}) =>
+  chat({ model: "m", messages: [{ role: "user", content: parts, ...more }] });
+
+test("parts that only a relay carries are no fault of the request, and are named for everybody else", () => {
+  assert.deepEqual(says([{ type: "input_audio", input_audio: { data: "x", format: "wav" } }]).facts.extras, {
+    audio: "input_audio",
+  });
+  assert.deepEqual(says([{ type: "video_url", video_url: { url: "x" } }]).facts.extras, { video: "video_url" });
+  assert.deepEqual(says([{ type: "hologram" }]).facts.extras, { "parts of other kinds": "hologram" });
+  assert.deepEqual(says([{ type: "file", file: { file_id: "file-1" } }]).facts.extras, { file_id: true });
+  assert.deepEqual(says([{ type: "text", text: "x" }], { name: "Ada" }).facts.extras, { "messages.name": true });
+  const older = chat({
+    model: "m",
+    messages: [
+      ask,
+      { role: "assistant", content: null, function_call: { name: "f", arguments: "{}" } },
+      { role: "function", name: "f", content: "1" },
+    ],
+  });
+  assert.deepEqual(older.facts.extras, { functions: true });
+});
+
+test("a file in a tool's result is named as lost", () => {
+  const { facts } = chat({
+    model: "m",
+    messages: [
+      ask,
+      { role: "assistant", tool_calls: [{ id: "c", type: "function", function: { name: "f", arguments: "{}" } }] },
+      {
+        role: "tool",
+        tool_call_id: "c",
+        content: [{ type: "file", file: { file_data: "data:application/pdf;base64,AA" } }],
+      },
+    ],
+  });
+  assert.deepEqual(facts.extras, { "files in tool results": true });
+});
+
+test("the tools that a choice allows are those that are offered", () => {
+  const tools = ["a", "b", "c"].map((name) => ({ type: "function", function: { name } }));
+  const allowed = ["a", "c"].map((name) => ({ type: "function", function: { name } }));
+  const choice = { type: "allowed_tools", allowed_tools: { mode: "required", tools: allowed } };
+  const { facts } = chat({ model: "m", messages: [ask], tools, tool_choice: choice });
+  assert.deepEqual([facts.tools.map(({ name }) => name), facts.toolChoice], [["a", "c"], "required"]);
+  assert.throws(() => chat({ model: "m", messages: [ask], tools, tool_choice: { type: "function" } }), /tool_choice/);
+});
+
+test("embeddings of tokens, or of a given length, are for a relay only", () => {
+  const embedding = (value: object) => parseEmbedding(Buffer.from(JSON.stringify({ model: "m", ...value })));
+  assert.equal(embedding({ input: ["a"] }).relayOnly, undefined);
+  assert.equal(embedding({ input: [1, 2] }).relayOnly?.field, "input");
+  assert.equal(embedding({ input: [[1], [2]] }).relayOnly?.field, "input");
+  assert.equal(embedding({ input: "a", dimensions: 256 }).relayOnly?.field, "dimensions");
+  assert.throws(() => embedding({ input: [] }), /input/);
+  assert.throws(() => embedding({ input: [["a"]] }), /input/);
+});

@@ -17,14 +17,21 @@ import type {
 } from "../../../ghostllm/stream.ts";
 import { type ChatFacts, checkBody, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
 
-const contentPart = z.discriminatedUnion("type", [
-  z.looseObject({ type: z.literal("text"), text: z.string() }),
-  z.looseObject({ type: z.literal("image_url"), image_url: z.looseObject({ url: z.string() }) }),
-  z.looseObject({ type: z.literal("refusal"), refusal: z.string() }),
-  z.looseObject({
-    type: z.literal("file"),
-    file: z.looseObject({ file_data: z.string().nullish(), filename: z.string().nullish() }),
-  }),
+const KNOWN_PARTS: readonly string[] = ["text", "image_url", "refusal", "file"];
+const contentPart = z.union([
+  z.discriminatedUnion("type", [
+    z.looseObject({ type: z.literal("text"), text: z.string() }),
+    z.looseObject({ type: z.literal("image_url"), image_url: z.looseObject({ url: z.string() }) }),
+    z.looseObject({ type: z.literal("refusal"), refusal: z.string() }),
+    z.looseObject({
+      type: z.literal("file"),
+      file: z.looseObject({ file_data: z.string().nullish(), filename: z.string().nullish() }),
+    }),
+  ]),
+  /** Sound, video and their like: only a relay can carry them. */
+  z
+    .object({ type: z.string().refine((type) => !KNOWN_PARTS.includes(type)) })
+    .transform(({ type }) => ({ type: "other" as const, name: type })),
 ]);
 const content = z.union([z.string(), z.array(contentPart)]);
 const functionCall = z.object({ name: z.string(), arguments: z.string() });
@@ -32,18 +39,25 @@ const customCall = z.object({ name: z.string(), input: z.string() });
 const toolCall = z
   .object({ id: z.string(), function: functionCall.optional(), custom: customCall.optional() })
   .refine((call) => call.function !== undefined || call.custom !== undefined, { error: "names no function" });
+/** Who of several speaks. */
+const speaker = { name: z.string().nullish() };
 const message = z.discriminatedUnion("role", [
-  z.object({ role: z.literal("system"), content }),
-  z.object({ role: z.literal("developer"), content }),
-  z.object({ role: z.literal("user"), content }),
+  z.object({ role: z.literal("system"), content, ...speaker }),
+  z.object({ role: z.literal("developer"), content, ...speaker }),
+  z.object({ role: z.literal("user"), content, ...speaker }),
   z.object({
     role: z.literal("assistant"),
     content: content.nullish(),
     refusal: z.string().nullish(),
     tool_calls: z.array(toolCall).nullish(),
+    /** The older form of one call; only a relay carries it, and its result. */
+    function_call: z.looseObject({}).nullish(),
+    ...speaker,
   }),
   z.object({ role: z.literal("tool"), content, tool_call_id: z.string() }),
+  z.object({ role: z.literal("function"), content: z.string().nullish(), name: z.string() }),
 ]);
+type ChatMessage = z.infer<typeof message>;
 
 const shared = {
   model: z.string().min(1).max(256),
@@ -90,6 +104,11 @@ const responseFormat = z.discriminatedUnion("type", [
     }),
   }),
 ]);
+const namedTool = z.object({ function: named.optional(), custom: named.optional() });
+const allowedTools = z.object({
+  type: z.literal("allowed_tools"),
+  allowed_tools: z.object({ mode: z.enum(["auto", "required"]), tools: z.array(namedTool) }),
+});
 const chatShape = {
   ...shared,
   messages: z.array(message).min(1),
@@ -99,7 +118,11 @@ const chatShape = {
   max_completion_tokens: z.int().positive().nullish(),
   tools: z.array(tool).max(MAX_TOOLS).nullish(),
   tool_choice: z
-    .union([z.enum(["auto", "none", "required"]), z.object({ function: named.optional(), custom: named.optional() })])
+    .union([
+      z.enum(["auto", "none", "required"]),
+      allowedTools,
+      namedTool.refine((choice) => (choice.function ?? choice.custom) !== undefined, { error: "names no tool" }),
+    ])
     .nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   reasoning_effort: z.enum(["none", "minimal", "low", "medium", "high", "xhigh", "max"]).nullish(),
@@ -117,10 +140,19 @@ const completionSchema = z.looseObject({
   suffix: z.string().nullish(),
 });
 
+/** OpenAI takes no more at once. */
+const MAX_EMBEDDED = 2_048;
+
 const embeddingSchema = z.looseObject({
   model: shared.model,
-  input: z.union([z.string(), z.array(z.string()).min(1).max(2048)]),
+  input: z.union([
+    z.string(),
+    z.array(z.string()).min(1).max(MAX_EMBEDDED),
+    z.array(z.int().nonnegative()).min(1),
+    z.array(z.array(z.int().nonnegative()).min(1)).min(1).max(MAX_EMBEDDED),
+  ]),
   encoding_format: z.enum(["float", "base64"]).nullish(),
+  dimensions: z.int().positive().nullish(),
 });
 
 /** What the writer of an answer needs to know. */
@@ -143,6 +175,8 @@ export interface CompletionFacts {
 export interface EmbeddingFacts {
   readonly model: string;
   readonly isBase64: boolean;
+  /** What only a relay can carry, by its field. */
+  readonly relayOnly?: { readonly field: "input" | "dimensions"; readonly why: string };
 }
 
 /** The members that are set in a body before it is relayed; see `setMembers`. */
@@ -152,17 +186,21 @@ export const OPENAI_MEMBERS: readonly string[] = ["model", "stream_options"];
 export function parseChat(body: Buffer): ParsedChat<OpenAiOwn> {
   const request = checkBody(chatSchema, body);
   const common = sharedFacts(request, request.max_completion_tokens ?? request.max_tokens);
+  const { tools, choice } = toolsOf(request);
   const facts: ChatFacts<OpenAiOwn> = {
     ...common,
     output: { ...common.output, format: textFormat(request.response_format) },
-    tools: (request.tools ?? []).map(toTool),
-    toolChoice: toToolChoice(request.tool_choice),
+    tools,
+    toolChoice: choice,
     ...present("parallelToolCalls", request.parallel_tool_calls),
     ...present("reasoning", reasoningOf(request.reasoning_effort)),
     ...present("cacheKey", request.prompt_cache_key),
     hasImages: hasPart(request.messages, "image_url"),
     hasFiles: hasPart(request.messages, "file"),
-    extras: extrasOf(request.n === 1 ? { ...request, n: undefined } : request, CHAT_FIELDS),
+    extras: {
+      ...extrasOf(request.n === 1 ? { ...request, n: undefined } : request, CHAT_FIELDS),
+      ...extrasAmong(request.messages),
+    },
     isForeign: body.includes(OPAQUE_MARK),
   };
   return { facts, messages: () => request.messages.map(toMessage) };
@@ -178,11 +216,15 @@ export function parseCompletion(body: Buffer): CompletionFacts {
 /** @throws UserError `invalid_json` | `invalid_params` */
 export function parseEmbedding(body: Buffer): EmbeddingFacts & { readonly texts: readonly string[] } {
   const request = checkBody(embeddingSchema, body);
-  return {
-    model: request.model,
-    texts: typeof request.input === "string" ? [request.input] : request.input,
-    isBase64: request.encoding_format === "base64",
-  };
+  const { model, input, dimensions } = request;
+  const texts = typeof input === "string" ? [input] : input.filter((entry) => typeof entry === "string");
+  const relayOnly =
+    texts.length === 0
+      ? ({ field: "input", why: "it takes texts, not tokens of another model" } as const)
+      : dimensions === null || dimensions === undefined
+        ? undefined
+        : ({ field: "dimensions", why: "its vectors have one length" } as const);
+  return { model, texts, isBase64: request.encoding_format === "base64", ...present("relayOnly", relayOnly) };
 }
 
 type Shared = z.infer<z.ZodObject<typeof shared>> & { readonly top_k?: number | null | undefined };
@@ -233,21 +275,49 @@ type Tool = z.infer<typeof tool>;
 const isCustom = (entry: Tool): entry is Extract<Tool, { type: "custom" }> => entry.type === "custom";
 const isFunction = (entry: Tool): entry is Extract<Tool, { type: "function" }> => entry.type === "function";
 
-function toToolChoice(choice: z.infer<typeof chatSchema>["tool_choice"]): ToolChoice {
-  if (choice === null || choice === undefined) return "auto";
-  if (typeof choice === "string") return choice;
-  return choice.function ?? choice.custom ?? "auto";
+function toolsOf(request: Pick<z.infer<typeof chatSchema>, "tools" | "tool_choice">): {
+  readonly tools: readonly ToolSpec[];
+  readonly choice: ToolChoice;
+} {
+  const tools = (request.tools ?? []).map(toTool);
+  const { tool_choice: choice } = request;
+  if (choice === null || choice === undefined) return { tools, choice: "auto" };
+  if (typeof choice === "string") return { tools, choice };
+  if (!("allowed_tools" in choice)) return { tools, choice: choice.function ?? choice.custom ?? "auto" };
+  const { mode, tools: allowed } = choice.allowed_tools;
+  const names = new Set(allowed.map((entry) => (entry.function ?? entry.custom)?.name));
+  return { tools: tools.filter(({ name }) => names.has(name)), choice: mode };
 }
 
 function reasoningOf(effort: z.infer<typeof chatSchema>["reasoning_effort"]) {
   return effort === null || effort === undefined ? undefined : { effort };
 }
 
-function hasPart(messages: readonly z.infer<typeof message>[], type: "image_url" | "file"): boolean {
+/** What among the messages only a relay carries, by the name under which it is refused or told as dropped elsewhere. */
+function extrasAmong(messages: readonly ChatMessage[]): Readonly<Record<string, unknown>> {
+  const extras: Record<string, unknown> = {};
+  for (const entry of messages) {
+    if (entry.role === "function" || (entry.role === "assistant" && entry.function_call)) extras["functions"] = true;
+    else if (entry.role !== "tool" && entry.name) extras["messages.name"] = true;
+    if (!Array.isArray(entry.content)) continue;
+    for (const part of entry.content) {
+      if (part.type === "other") extras[OTHER_PARTS[part.name] ?? "parts of other kinds"] = part.name;
+      if (part.type === "file" && !part.file.file_data) extras["file_id"] = true;
+      if (part.type === "file" && entry.role === "tool") extras["files in tool results"] = true;
+    }
+  }
+  return extras;
+}
+
+const OTHER_PARTS: Readonly<Record<string, string>> = { input_audio: "audio", video_url: "video" };
+
+function hasPart(messages: readonly ChatMessage[], type: "image_url" | "file"): boolean {
   return messages.some(({ content: parts }) => Array.isArray(parts) && parts.some((part) => part.type === type));
 }
 
-function toMessage(entry: z.infer<typeof message>): Message {
+function toMessage(entry: ChatMessage): Message {
+  if (entry.role === "function")
+    return { role: "tool", parts: [{ kind: "toolResult", callId: entry.name, text: entry.content ?? "" }] };
   if (entry.role === "tool") {
     const parts = partsOf(entry.content);
     const text = parts.flatMap((part) => (part.kind === "text" ? [part.text] : [])).join("");
@@ -280,19 +350,21 @@ function toCall({ id, function: called, custom }: z.infer<typeof toolCall>): Par
 function partsOf(value: z.infer<typeof content> | null | undefined): readonly Part[] {
   if (value === undefined || value === null || value === "") return [];
   if (typeof value === "string") return [{ kind: "text", text: value }];
-  return value.map((part): Part => {
+  return value.flatMap((part): readonly Part[] => {
     switch (part.type) {
       case "text":
-        return { kind: "text", text: part.text };
+        return [{ kind: "text", text: part.text }];
       case "refusal":
-        return { kind: "text", text: part.refusal };
+        return [{ kind: "text", text: part.refusal }];
       case "image_url":
-        return { kind: "image", url: part.image_url.url };
+        return [{ kind: "image", url: part.image_url.url }];
       case "file": {
         const url = part.file.file_data ?? "";
         const mediaType = /^data:([^;,]+)/.exec(url)?.[1] ?? "application/pdf";
-        return { kind: "file", url, mediaType, ...present("name", part.file.filename) };
+        return [{ kind: "file", url, mediaType, ...present("name", part.file.filename) }];
       }
+      case "other":
+        return [];
     }
   });
 }

@@ -2,6 +2,7 @@
  * OpenAI's API: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { UserError } from "../../../base/errors.ts";
 import type { Answer } from "../../../ghostllm/brain.ts";
 import type { CompletionRequest } from "../../../ghostllm/stream.ts";
 import { actorOf } from "../http-server.ts";
@@ -86,7 +87,7 @@ async function embed(options: DialectOptions, request: FastifyRequest, reply: Fa
   const body = bodyOf(request);
   const signal = options.open.track(reply.raw);
   const read = await options.bodies.readEmbedding(body, signal);
-  const { model, isBase64 } = read.facts;
+  const { model, isBase64, relayOnly } = read.facts;
   const actor = actorOf(request, options.userId);
   const relayed = await options.brain.relayEmbeddings(
     model,
@@ -95,6 +96,12 @@ async function embed(options: DialectOptions, request: FastifyRequest, reply: Fa
     signal,
   );
   if (relayed !== undefined) return reply.type("application/json").send(relayed);
+  if (relayOnly !== undefined) {
+    const { field, why } = relayOnly;
+    throw new UserError("capability_missing", `${model} cannot be asked with \`${field}\`: ${why}`, {
+      details: { field },
+    });
+  }
   const {
     vectors,
     promptTokens,
