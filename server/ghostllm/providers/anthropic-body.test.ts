@@ -277,6 +277,7 @@ test("images and files go as what they are", async () => {
   ]);
   for (const [part, code] of [
     [{ kind: "file", url: "data:application/zip;base64,AAAA", mediaType: "application/zip" }, "capability_missing"],
+    [{ kind: "file", url: "data:text/plain,100%", mediaType: "text/plain" }, "invalid_params"],
     [{ kind: "image", url: "file:///etc/passwd" }, "invalid_params"],
   ] as const) {
     await assert.rejects(

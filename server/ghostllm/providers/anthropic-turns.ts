@@ -343,8 +343,17 @@ function dataUrl(url: string): { readonly mediaType: string; readonly base64: st
   const [head, mediaType = "", parameters = ""] = match;
   const data = url.slice(head.length);
   const isBase64 = /;base64$/i.test(parameters);
-  const base64 = isBase64 ? data : Buffer.from(decodeURIComponent(data)).toString("base64");
+  const base64 = isBase64 ? data : Buffer.from(percentDecoded(data)).toString("base64");
   return { mediaType: mediaType.toLowerCase(), base64 };
+}
+
+function percentDecoded(data: string): string {
+  try {
+    return decodeURIComponent(data);
+  } catch (error) {
+    const message = `a data: address is neither base64 nor percent-encoded: ${data.slice(0, 60)}`;
+    throw new UserError("invalid_params", message, { cause: error });
+  }
 }
 
 const isHttp = (url: string) => /^https?:\/\//i.test(url);
