@@ -50,6 +50,8 @@ test("deltas are counted and timed however the stream is cut, and lost or double
   for (const size of [1, 7, 10_000]) {
     assert.deepEqual(read(whole, size), { count: 3, misplaced: 0, isDone: true, times: 3, error: undefined });
   }
+  const two = delta(0).replace('"}}]', '000001 0000000000000042 "}}]');
+  assert.deepEqual(read(`${two}${delta(2)}data: [DONE]\n\n`, 7), read(whole, 7), "two that were written as one");
   assert.ok(read(delta(0) + delta(2), 50).misplaced > 0, "a lost one");
   assert.ok(read(delta(0) + delta(0), 50).misplaced > 0, "a doubled one");
   assert.match(read('data: {"error":{"message":"no"}}\n\n', 5).error ?? "", /no/);

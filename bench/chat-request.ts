@@ -19,6 +19,9 @@ export interface TargetAddress {
 }
 
 const COUNTER_DIGITS = 10;
+/** `NNNNNN TTTTTTTTTTTTTTTT `, as the hosts write it. */
+const NUMBER_LENGTH = 6;
+const STAMP_LENGTH = NUMBER_LENGTH + 1 + 16 + 1;
 /** Prose and code, so that the JSON has the escapes that real prompts have. */
 const FILLER =
   'Explain this function, please.\nfunction add(left: number, right: number) {\n\tconst name = "sum";\n\treturn left + right;\n}\n';
@@ -93,7 +96,7 @@ export class DeltaReader {
   constructor(onDelta: (sentAtUs: number) => void, dialect: ClientDialect = "chat") {
     this.#onDelta = onDelta;
     this.#signs = STREAM_SIGNS[dialect];
-    this.#delta = new RegExp(`${this.#signs.delta}(\\d{6}) (\\d{16}) `);
+    this.#delta = new RegExp(`${this.#signs.delta}((?:\\d{6} \\d{16} )+)`);
   }
 
   read(chunk: Buffer): void {
@@ -105,11 +108,14 @@ export class DeltaReader {
   }
 
   #readLine(line: string): void {
-    const stamp = this.#delta.exec(line);
-    if (stamp !== null) {
-      if (Number(stamp[1]) !== this.count) this.misplaced += 1;
-      this.count += 1;
-      this.#onDelta(Number(stamp[2]));
+    // Deltas that came at once may be written as one.
+    const stamps = this.#delta.exec(line)?.[1];
+    if (stamps !== undefined) {
+      for (let at = 0; at < stamps.length; at += STAMP_LENGTH) {
+        if (Number(stamps.slice(at, at + NUMBER_LENGTH)) !== this.count) this.misplaced += 1;
+        this.count += 1;
+        this.#onDelta(Number(stamps.slice(at + NUMBER_LENGTH + 1, at + STAMP_LENGTH - 1)));
+      }
     } else if (line.includes(this.#signs.end)) {
       this.isDone = true;
     } else if (line.includes(this.#signs.error)) {

@@ -25,17 +25,17 @@ import { type Ghostd, startGhostd } from "./targets.ts";
 
 interface Effort {
   readonly rounds: number;
-  readonly warmMs: number;
-  readonly saturateMs: number;
+  /** Counted, not timed: what V8 does beside the requests weighs the same on a busy machine and an idle one. */
+  readonly requests: Readonly<Record<RequestSize, number>>;
   readonly sequences: number;
   readonly streams: number;
   /** Of each stream whose chunks are counted: many, so that the cost of its request is next to nothing beside them. */
   readonly tokens: number;
 }
 const EFFORTS = {
-  full: { rounds: 3, warmMs: 1000, saturateMs: 700, sequences: 25, streams: 40, tokens: 150 },
-  quick: { rounds: 2, warmMs: 600, saturateMs: 400, sequences: 10, streams: 25, tokens: 100 },
-  brief: { rounds: 1, warmMs: 20, saturateMs: 30, sequences: 2, streams: 2, tokens: 5 },
+  full: { rounds: 5, requests: { small: 600, agent: 250 }, sequences: 25, streams: 40, tokens: 150 },
+  quick: { rounds: 3, requests: { small: 300, agent: 120 }, sequences: 10, streams: 25, tokens: 100 },
+  brief: { rounds: 1, requests: { small: 5, agent: 5 }, sequences: 2, streams: 2, tokens: 5 },
 } as const satisfies Readonly<Record<string, Effort>>;
 
 /** One delta: nearly all of such an answer is the request's own cost. */
@@ -44,6 +44,8 @@ const chunkPlan = ({ tokens }: Effort) => `t${tokens}e10`;
 /** Far enough apart that none has a reason to wait for the next. */
 const TURN_PLAN = "t8e5";
 const CONNECTIONS = 8;
+/** Nothing takes so long; a daemon that hangs is not waited for. */
+const SATURATE_LIMIT_MS = 30_000;
 const PROMPT_BYTES = 270;
 const RAMP_MS = 100;
 /** A process that uses less than a tick of CPU within this time is idle (3). */
@@ -144,7 +146,7 @@ async function measurePairs(run: Run): Promise<DialectResults> {
   const { pairs, effort } = run;
   for (const pair of pairs) {
     process.stderr.write(`warming up: ${pair.name}\n`);
-    for (const size of ["small", "agent"] as const) await saturate(run, pair, { size, durationMs: effort.warmMs / 2 });
+    for (const size of ["small", "agent"] as const) await saturate(run, pair, size);
     await streams(run, pair, Math.ceil(effort.streams / 4));
   }
   const measured = new Map(pairs.map(({ name }) => [name, emptyRounds()]));
@@ -203,14 +205,11 @@ function emptyRounds(): Growing {
   return { smallUs: [], agentUs: [], chunkUs: [], ...added, firstTokenMs: [], transitMs: [], alone: [] };
 }
 
-async function saturate(
-  run: Run,
-  { client, upstream, target }: Pair,
-  { size, durationMs }: { readonly size: RequestSize; readonly durationMs: number },
-): Promise<number> {
+async function saturate(run: Run, { client, upstream, target }: Pair, size: RequestSize): Promise<number> {
   const asking = { target, model: modelOf(upstream, REQUEST_PLAN), dialect: client, size, promptBytes: PROMPT_BYTES };
-  const how = { kind: "saturate", ...asking, stream: true, connections: CONNECTIONS, durationMs } as const;
-  return (await run.load.run(how)).requests;
+  const how = { stream: true, connections: CONNECTIONS, durationMs: SATURATE_LIMIT_MS } as const;
+  const requests = run.effort.requests[size];
+  return (await run.load.run({ kind: "saturate", ...asking, ...how, requests })).requests;
 }
 
 function streams({ load, effort }: Run, { client, upstream, target }: Pair, count: number) {
@@ -231,7 +230,7 @@ function oneByOne(
 async function cpuPerRequest(run: Run, pair: Pair, size: RequestSize): Promise<number> {
   await untilIdle(run.pid);
   const before = cpuTimeUs(run.pid);
-  const requests = await saturate(run, pair, { size, durationMs: run.effort.saturateMs });
+  const requests = await saturate(run, pair, size);
   await untilIdle(run.pid);
   return (cpuTimeUs(run.pid) - before) / requests;
 }

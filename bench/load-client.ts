@@ -131,9 +131,11 @@ async function runSaturate(command: SaturateCommand, failures: Failures): Promis
   const times: number[] = [];
   const startedAt = performance.now();
   const deadline = startedAt + command.durationMs;
+  let left = command.requests ?? Number.POSITIVE_INFINITY;
   const keepBusy = async () => {
     const connection = new HttpConnection(command.target.port);
-    while (performance.now() < deadline) {
+    while (performance.now() < deadline && left > 0) {
+      left -= 1;
       const answer = await exchange(connection, { request: requests.make(), stream, failures, dialect });
       if (answer === undefined) break;
       times.push(answer.totalMs);

@@ -26,12 +26,13 @@ export interface SequenceResult {
   readonly aloneShare: number;
 }
 
-/** Keeps `connections` requests open for `durationMs`. */
+/** Keeps `connections` requests open for `durationMs`, or until `requests` were sent. */
 export interface SaturateCommand extends Asking {
   readonly kind: "saturate";
   readonly promptBytes: number;
   readonly connections: number;
   readonly durationMs: number;
+  readonly requests?: number;
   readonly stream?: boolean;
 }
 export interface SaturateResult {
