@@ -56,12 +56,14 @@ export function createAccessControl(options: { readonly keys: Keys; readonly por
           "a key in the address (`?key=`) is not taken, because addresses are logged: send it in the header `x-goog-api-key`",
         );
       }
-      const key = apiKey ?? /^Bearer +(.+)$/i.exec(authorization ?? "")?.[1]?.trim();
-      if (key === undefined) return new UserError("unauthenticated", "the request carries no key");
-      const given = codeOf(key);
-      // Both comparisons always run: time tells nothing about which one failed, or where.
-      const isModel = timingSafeEqual(given, codes.model);
-      const isFace = timingSafeEqual(given, codes.face);
+      // Clients send what they find in the environment: a key for the provider itself may stand beside ours.
+      const bearer = /^Bearer +(.+)$/i.exec(authorization ?? "")?.[1]?.trim();
+      const given = [apiKey, bearer].flatMap((key) => (key === undefined ? [] : [codeOf(key)]));
+      if (given.length === 0) return new UserError("unauthenticated", "the request carries no key");
+      // All comparisons always run: time tells nothing about which one failed, or where.
+      const matches = (code: Buffer) => given.map((key) => timingSafeEqual(key, code)).includes(true);
+      const isModel = matches(codes.model);
+      const isFace = matches(codes.face);
       if (audience === "model" ? isModel : isFace) return undefined;
       if (isModel || isFace)
         return new UserError(
