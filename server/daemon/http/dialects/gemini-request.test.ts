@@ -189,6 +189,9 @@ test("parts that other models cannot be shown are named", () => {
   const inside = response("read", { parts: [{ fileData: { fileUri: "x" } }, inline("image/png")] });
   assert.deepEqual(extrasOf(inside).extras, { fileData: true });
   assert.equal(extrasOf(inside).hasImages, true);
+  const document = response("read", { parts: [inline("application/pdf")] });
+  assert.deepEqual(extrasOf(document).extras, { "files in tool results": true });
+  assert.equal(extrasOf(document).hasFiles, false);
 });
 
 test("instructions, images, files and text", () => {

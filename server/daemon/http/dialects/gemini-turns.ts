@@ -82,7 +82,8 @@ export function survey(contents: readonly Content[]): Survey {
     if (isGiven(inlineData)) seeBlob(inlineData);
     if (isGiven(file)) extras["fileData"] = true;
     for (const inner of functionResponse?.parts ?? []) {
-      if (isGiven(inner.inlineData)) seeBlob(inner.inlineData);
+      if (isGiven(inner.inlineData) && isImage(inner.inlineData.mimeType)) hasImages = true;
+      else if (isGiven(inner.inlineData)) extras["files in tool results"] = true;
       if (isGiven(inner.fileData)) extras["fileData"] = true;
     }
     const others = Object.keys(part).filter((key) => !PART_FIELDS.has(key) && isGiven(part[key]));

@@ -6,6 +6,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { UserError } from "../../../base/errors.ts";
 import type { Answer } from "../../../ghostllm/brain.ts";
+import { refuseExcess } from "../../json-limits.ts";
 import type { ReadChat } from "../body-reader.ts";
 import { actorOf } from "../http-server.ts";
 import { parseEmbed, renderEmbeddings } from "./gemini-embed.ts";
@@ -131,7 +132,9 @@ async function countTokens(options: DialectOptions, call: Call): Promise<object>
 async function embed(options: DialectOptions, call: Call, how: "one" | "batch"): Promise<object> {
   const { request, reply, model } = call;
   const signal = options.open.track(reply.raw);
-  const facts = parseEmbed(bodyOf(request), how);
+  const body = bodyOf(request);
+  refuseExcess(body);
+  const facts = parseEmbed(body, how);
   const actor = actorOf(request, options.userId);
   const made = await options.brain.embed({ task: "embedding", target: model, texts: facts.texts, actor }, signal);
   void reply.header("x-ghost-model", headerText(made.model));
