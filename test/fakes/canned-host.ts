@@ -9,6 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 export interface CannedAnswer {
   readonly contentType: string;
   readonly pieces: readonly (string | Buffer)[];
+  /** No pause between two pieces: for so many that pauses would take long. */
+  readonly isBreathless?: boolean;
   /** `close` ends the body as HTTP has it, `reset` cuts the connection, `hang` says nothing more. By default it is closed. */
   readonly end?: "close" | "reset" | "hang";
 }
@@ -38,7 +40,7 @@ export async function startCannedHost(list: unknown): Promise<CannedHost> {
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(list));
       return;
     }
-    const { contentType, pieces, end = "close" } = answer;
+    const { contentType, pieces, end = "close", isBreathless = false } = answer;
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(Buffer.from(chunk));
     bodies.push(Buffer.concat(chunks).toString("utf8"));
@@ -52,7 +54,8 @@ export async function startCannedHost(list: unknown): Promise<CannedHost> {
     for (const piece of pieces) {
       if (response.destroyed) return;
       response.write(piece);
-      await sleep(BREATH_MS);
+      if (!isBreathless) await sleep(BREATH_MS);
+      else if (response.writableNeedDrain) await once(response, "drain");
     }
     if (end === "close") response.end();
     else if (end === "reset") response.socket?.resetAndDestroy();

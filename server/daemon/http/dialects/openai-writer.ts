@@ -3,6 +3,7 @@
  * Frames of the same dialect are relayed as they came, less what the client did not ask for; events of other engines are rendered.
  * 1. A call that its model broke off is an error, and no call; where the answer ran out of tokens, its finish reason says so, and a free-form call, whose
  *    text goes out whole or not at all, stays out.
+ * 2. Why it ended is told when it is whole, and not when its upstream says so: some break off behind that, and clients end at the word.
  */
 import type { FinishReason } from "../../../../protocol/chat.ts";
 import type { AnswerId, ModelRef } from "../../../../protocol/ids.ts";
@@ -58,7 +59,7 @@ class ChunkWriter implements StreamWriter {
   readonly #head: object;
   readonly #calls = new Map<number, OpenCall>();
   #isFirst = true;
-  #isFinished = false;
+  #reason: FinishReason = "unknown";
   #isRelay = false;
   #usage: Usage | undefined;
   /** The name of a call that is none (1). */
@@ -80,7 +81,7 @@ class ChunkWriter implements StreamWriter {
   }
 
   end(): Buffer {
-    const finish = this.#isRelay || this.#isFinished ? "" : this.#finish("unknown");
+    const finish = this.#isRelay ? "" : this.#finish(this.#reason); // (2)
     if (this.#broken !== undefined) throw brokenCall(this.#broken);
     if (!this.#options.includeUsage || this.#usage === undefined) return Buffer.concat([Buffer.from(finish), DONE]);
     const last = `data: ${JSON.stringify({ ...this.#head, choices: [], usage: toOpenAiUsage(this.#usage) })}\n\n`;
@@ -107,7 +108,8 @@ class ChunkWriter implements StreamWriter {
         this.#usage = { ...this.#usage, ...event.usage };
         return "";
       case "finish":
-        return this.#finish(event.reason);
+        this.#reason = event.reason;
+        return "";
       case "error":
         return "";
     }
@@ -147,7 +149,6 @@ class ChunkWriter implements StreamWriter {
   }
 
   #finish(reason: FinishReason): string {
-    this.#isFinished = true;
     let text = "";
     for (const { position, name, custom, written } of this.#calls.values()) {
       if (!isWholeCall(written)) {
@@ -162,8 +163,6 @@ class ChunkWriter implements StreamWriter {
       const call = { name, input: customInput(custom.text) };
       text += this.#delta({ tool_calls: [{ index: position, id: custom.id, type: "custom", custom: call }] });
     }
-    // What has no end is told none: `end` says what happened.
-    if (this.#broken !== undefined) return "";
     const word = FINISH_REASONS[normalReason(reason, this.#calls.size > 0) ?? "unknown"];
     if (this.#options.format === "openai-completion") return text + this.#chunk(textChoice("", word));
     return text + this.#chunk(chatChoice(this.#isFirst ? { role: "assistant", content: "" } : {}, word));
