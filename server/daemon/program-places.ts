@@ -11,17 +11,21 @@ export function programPlaces(
   dataDir: string,
   environment: Environment,
 ): ProgramPlaces {
-  if (!providers.copilot.enabled) return {};
-  const executable = findCopilotExecutable();
-  const folder = join(dataDir, "copilot");
+  const { copilot, claude_code: claude } = providers;
   return {
-    copilot: {
-      executable,
-      folder,
-      permit: bootPermit("Copilot runtime", programGrants(executable, folder)),
-      upstream: testUpstream(environment.get("GHOST_COPILOT_TEST_URL")),
-    },
+    ...(copilot.enabled ? { copilot: copilotPlace(join(dataDir, "copilot"), environment) } : {}),
+    ...(claude.enabled ? { claudeCode: claudePlace(join(dataDir, "claude-code"), claude.command) } : {}),
   };
+}
+
+function copilotPlace(folder: string, environment: Environment): NonNullable<ProgramPlaces["copilot"]> {
+  const executable = findCopilotExecutable();
+  const permit = bootPermit("Copilot runtime", programGrants(executable, folder));
+  return { executable, folder, permit, upstream: testUpstream(environment.get("GHOST_COPILOT_TEST_URL")) };
+}
+
+function claudePlace(folder: string, command: string): NonNullable<ProgramPlaces["claudeCode"]> {
+  return { command, folder, permit: bootPermit("claude program", programGrants(command, folder)) };
 }
 
 function programGrants(executable: string | undefined, folder: string) {

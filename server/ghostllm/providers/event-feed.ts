@@ -2,7 +2,7 @@
  * Events of an answer that are pushed to us, by a program that knows no backpressure, for a reader who takes them when it can.
  * What waits is handed out as one frame, so that a slow reader catches up; it is bounded by the answer itself.
  */
-import type { GhostError } from "../../base/errors.ts";
+import { type GhostError, OperationalError } from "../../base/errors.ts";
 import { eventsFrame, type Frame, type StreamEvent } from "../stream.ts";
 
 export class EventFeed implements AsyncIterable<Frame> {
@@ -58,6 +58,8 @@ export class EventFeed implements AsyncIterable<Frame> {
       return { value: eventsFrame(events), done: false };
     }
     const end = this.#end;
+    // It is thrown once.
+    this.#end = {};
     this.#leave();
     if (end?.error !== undefined) throw end.error;
     return { value: undefined, done: true };
@@ -72,16 +74,26 @@ export class EventFeed implements AsyncIterable<Frame> {
   }
 }
 
-/** The same frames, once the first is there. @throws what the feed fails with before it */
+/** Frames before the first content: more than this is no answer. */
+const MAX_EMPTY_FRAMES = 1_000;
+
+/** The same frames, once the first content is there, so that nothing is promised before it. @throws what the feed fails with until then */
 export async function afterFirst(feed: EventFeed): Promise<AsyncIterable<Frame>> {
   const source = feed[Symbol.asyncIterator]();
-  let first: IteratorResult<Frame> | undefined = await source.next();
+  const held: IteratorResult<Frame>[] = [];
+  for (;;) {
+    const next = await source.next();
+    held.push(next);
+    if (next.done === true || next.value.events().some(({ kind }) => kind !== "usage")) break;
+    if (held.length <= MAX_EMPTY_FRAMES) continue;
+    await source.return?.();
+    throw new OperationalError("upstream_failed", `${MAX_EMPTY_FRAMES} events came without content`);
+  }
   return {
     [Symbol.asyncIterator]: () => ({
       next() {
-        const held = first;
-        first = undefined;
-        return held === undefined ? source.next() : Promise.resolve(held);
+        const first = held.shift();
+        return first === undefined ? source.next() : Promise.resolve(first);
       },
       return: async () => (await source.return?.()) ?? { value: undefined, done: true },
     }),

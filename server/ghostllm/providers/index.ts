@@ -2,12 +2,14 @@
 import type { Locality } from "../../../protocol/model.ts";
 import type { Clock, Environment, Ids } from "../../base/clock.ts";
 import type { GhostConfig } from "../../platform/config/schema.ts";
+import { type ClaudePlace, createClaudeProgram } from "../../platform/adapters/claude-program.ts";
 import { type CopilotPlace, createCopilotRuntime } from "../../platform/adapters/copilot-runtime.ts";
 import type { HttpClient } from "../../platform/http-client.ts";
 import type { FileLog } from "../../platform/log.ts";
 import type { StandingPermit } from "../../platform/permit.ts";
 import { createAzureProvider, declareAzureKey } from "./azure.ts";
 import { createAnthropicProvider } from "./anthropic.ts";
+import { createClaudeCodeProvider } from "./claude-code.ts";
 import { createCompatibleProvider } from "./compatible.ts";
 import { createCopilotProvider } from "./copilot.ts";
 import { createEmbeddedProvider, type EmbeddedProvider } from "./embedded.ts";
@@ -44,6 +46,7 @@ export interface ProviderContext {
 /** The programs that are started to ask their models, each in a folder of its own. */
 export interface ProgramPlaces {
   readonly copilot?: CopilotPlace;
+  readonly claudeCode?: ClaudePlace;
 }
 
 export interface ProviderSet {
@@ -113,8 +116,15 @@ function withAccounts({ config, http, permitFor, keys, ids }: ProviderContext): 
 
 /** Those that start a program of another maker's: off unless the user turns them on. */
 function withPrograms({ config, programs, keys, clock, environment }: ProviderContext): readonly Provider[] {
-  const { copilot } = programs;
-  if (copilot === undefined) return [];
-  const runtime = createCopilotRuntime(copilot, { clock, uid: environment.uid });
-  return [createCopilotProvider({ config: config.copilot, runtime, keys, clock })];
+  const { copilot, claudeCode } = programs;
+  const providers: Provider[] = [];
+  if (copilot !== undefined) {
+    const runtime = createCopilotRuntime(copilot, { clock, uid: environment.uid });
+    providers.push(createCopilotProvider({ config: config.copilot, runtime, keys, clock }));
+  }
+  if (claudeCode !== undefined) {
+    const program = createClaudeProgram(claudeCode, { environment, clock });
+    providers.push(createClaudeCodeProvider({ config: config.claude_code, program, clock }));
+  }
+  return providers;
 }
