@@ -1,9 +1,10 @@
 /** What the dialects benchmark found out, as tables and figures. Pure. */
-import type { ClientDialect } from "./dialect-request.ts";
-import type { UpstreamKind } from "./dialect-upstream.ts";
+import { CLIENT_DIALECTS, type ClientDialect } from "./dialect-request.ts";
+import { UPSTREAM_KINDS, type UpstreamKind } from "./dialect-upstream.ts";
 import { type Figure, figure, type Report } from "./figures.ts";
 import { median } from "./statistics.ts";
 import { formatNumber, type Table } from "./table.ts";
+import type { TranslationCost } from "./translation.ts";
 
 export type PairName = `${ClientDialect} → ${UpstreamKind}`;
 
@@ -34,6 +35,7 @@ const BUDGET = { requestUs: 400, chunkUs: 60, firstTokenMs: 2, transitMs: 1, alo
 type Row = { readonly [Key in keyof PairRounds]: number } & { readonly name: PairName };
 
 export function reportDialects(input: {
+  readonly translation: readonly TranslationCost[];
   readonly results: DialectResults;
   readonly floor: PairName;
   readonly machine: string;
@@ -43,11 +45,44 @@ export function reportDialects(input: {
   const rows = [...results.pairs].map(([name, rounds]) => rowOf(name, rounds));
   const lost = results.lost === 0 ? [] : [`${results.lost} deltas were lost, doubled or out of order`];
   return {
-    figures: figuresOf(rows, floor, results.lost),
-    tables: [tableOf(rows, floor, input.machine)],
-    details: Object.fromEntries(rows.map(({ name, ...values }) => [name, values])),
+    figures: { ...translationFigures(input.translation), ...figuresOf(rows, floor, results.lost) },
+    tables: [...translationTables(input.translation), tableOf(rows, floor, input.machine)],
+    details: {
+      translation: input.translation,
+      pairs: Object.fromEntries(rows.map(({ name, ...values }) => [name, values])),
+    },
     problems: [...input.problems, ...lost],
   };
+}
+
+type Cost = "smallUs" | "agentUs" | "chunkUs";
+
+function translationFigures(costs: readonly TranslationCost[]): Readonly<Record<string, Figure>> {
+  const most = (key: Cost, budget: number) =>
+    figure(Math.max(...costs.map((cost) => cost[key])), { unit: "µs", budget });
+  return {
+    translation_alone_small_cpu_us: most("smallUs", BUDGET.requestUs),
+    translation_alone_agent_cpu_us: most("agentUs", BUDGET.requestUs),
+    translation_alone_chunk_cpu_us: most("chunkUs", BUDGET.chunkUs),
+  };
+}
+
+function translationTables(costs: readonly TranslationCost[]): readonly Table[] {
+  const kinds: readonly (readonly [Cost, string])[] = [
+    ["smallUs", "of a small request, more than its relay"],
+    ["agentUs", "of an agent's 50 kB, more than their relay"],
+    ["chunkUs", "of a chunk"],
+  ];
+  return kinds.map(([key, what]) => ({
+    title: `Translation alone ${what}, CPU µs`,
+    columns: ["client → upstream", ...UPSTREAM_KINDS],
+    rows: CLIENT_DIALECTS.map((client) => [
+      client,
+      ...UPSTREAM_KINDS.map((upstream) =>
+        formatNumber(costs.find((cost) => cost.client === client && cost.upstream === upstream)?.[key] ?? null),
+      ),
+    ]),
+  }));
 }
 
 function rowOf(name: PairName, rounds: PairRounds): Row {

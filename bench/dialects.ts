@@ -5,7 +5,8 @@
  *    client. "Added" is what a pair costs more than the floor just before it.
  * 2. Clients and their pairs take turns within each round, in another order each round; a figure is the median over the rounds.
  * 3. CPU is that of ghostd's process, threads included, until it is idle again: what is stored after the answer belongs to the request.
- * 4. First token and way through are compared with a direct connection to the upstream in the same round.
+ * 4. Before all that, translation alone is measured in this process (`translation.ts`): what is left of "added" is sockets, storage, garbage and noise.
+ * 5. First token and way through are compared with a direct connection to the upstream in the same round.
  */
 import { cpus, loadavg } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -22,20 +23,43 @@ import { type LoadDriver, startLoadDriver } from "./load-driver.ts";
 import { cpuTimeUs } from "./proc.ts";
 import { startNode } from "./processes.ts";
 import { type Ghostd, startGhostd } from "./targets.ts";
+import { measureTranslation, type TranslationEffort } from "./translation.ts";
 
 interface Effort {
   readonly rounds: number;
   /** Counted, not timed: what V8 does beside the requests weighs the same on a busy machine and an idle one. */
   readonly requests: Readonly<Record<RequestSize, number>>;
   readonly sequences: number;
+  readonly translation: TranslationEffort;
   readonly streams: number;
   /** Of each stream whose chunks are counted: many, so that the cost of its request is next to nothing beside them. */
   readonly tokens: number;
 }
 const EFFORTS = {
-  full: { rounds: 5, requests: { small: 600, agent: 250 }, sequences: 25, streams: 40, tokens: 150 },
-  quick: { rounds: 3, requests: { small: 300, agent: 120 }, sequences: 10, streams: 25, tokens: 100 },
-  brief: { rounds: 1, requests: { small: 5, agent: 5 }, sequences: 2, streams: 2, tokens: 5 },
+  full: {
+    translation: { runs: 7, requests: 100, chunks: 10_000 },
+    rounds: 5,
+    requests: { small: 600, agent: 250 },
+    sequences: 25,
+    streams: 40,
+    tokens: 150,
+  },
+  quick: {
+    translation: { runs: 5, requests: 60, chunks: 5_000 },
+    rounds: 3,
+    requests: { small: 300, agent: 120 },
+    sequences: 10,
+    streams: 25,
+    tokens: 100,
+  },
+  brief: {
+    translation: { runs: 1, requests: 2, chunks: 20 },
+    rounds: 1,
+    requests: { small: 5, agent: 5 },
+    sequences: 2,
+    streams: 2,
+    tokens: 5,
+  },
 } as const satisfies Readonly<Record<string, Effort>>;
 
 /** One delta: nearly all of such an answer is the request's own cost. */
@@ -74,6 +98,8 @@ export async function measure(args: readonly string[]): Promise<Report> {
   const { values } = parseArgs({ args: [...args], options });
   const effort: Effort = EFFORTS[values.brief ? "brief" : values.quick ? "quick" : "full"];
   const load1 = loadavg()[0] ?? 0;
+  process.stderr.write("translation alone\n");
+  const translation = await measureTranslation(effort.translation);
   await using cleanUp = new AsyncDisposableStack();
   const host = cleanUp.use(await startHost([REQUEST_PLAN, TURN_PLAN, chunkPlan(effort)]));
   const daemon = cleanUp.use(await startGhostd(configFor(host.origin), keysOf()));
@@ -86,7 +112,7 @@ export async function measure(args: readonly string[]): Promise<Report> {
   const results = await measurePairs({ load, pid: daemon.process.pid, pairs, direct, effort });
   const cpu = `${cpus().length} × ${cpus()[0]?.model ?? "unknown CPU"}`;
   const machine = `${cpu}, Node ${process.version}, load before the run ${load1.toFixed(1)}`;
-  return reportDialects({ results, floor: FLOOR, machine, problems: load.problems });
+  return reportDialects({ translation, results, floor: FLOOR, machine, problems: load.problems });
 }
 
 const isChosen = (list: string | undefined, name: string) => list === undefined || list.split(",").includes(name);
