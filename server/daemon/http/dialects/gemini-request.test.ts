@@ -65,6 +65,7 @@ test("JSON answers: plain, with a schema of JSON's kind, with one of OpenAPI's k
       a: { type: "STRING", format: "enum", enum: ["x", "y"], nullable: true },
       b: { type: "ARRAY", min_items: "1", items: { any_of: [{ type: "INTEGER", format: "int32" }, { type: "NULL" }] } },
       nullable: { type: "STRING", example: "z" },
+      any: { type: "TYPE_UNSPECIFIED" },
     },
     required: ["a"],
   };
@@ -74,6 +75,7 @@ test("JSON answers: plain, with a schema of JSON's kind, with one of OpenAPI's k
       b: { type: "array", minItems: 1, items: { anyOf: [{ type: "integer" }, { type: "null" }] } },
       a: { type: ["string", "null"], enum: ["x", "y", null] },
       nullable: { type: "string", examples: ["z"] },
+      any: {},
     },
     required: ["a"],
   };
@@ -250,6 +252,17 @@ test("results find their calls by id, by name and by order", () => {
   );
 });
 
+test("a result belongs to a call of the turn before it, and ids go before names", () => {
+  const built = messages(
+    HELLO,
+    model(call("a")),
+    user({ text: "never mind" }),
+    model(call("a", { id: "x" }), call("a", { id: "y" })),
+    user(response("a", { id: "y" }), response("a")),
+  );
+  assert.deepEqual(built.at(-1), { role: "tool", parts: [result("y", "of a"), result("x", "of a")] });
+});
+
 test("a result with an id that no call has keeps it, and takes no other call's place", () => {
   const [, , tool] = messages(HELLO, model(call("a", { id: "x" })), user(response("zzz", { id: "unknown" })));
   assert.deepEqual(tool?.parts, [result("unknown", "of zzz")]);
@@ -295,6 +308,17 @@ test("turns of the model that follow each other are one, with their pieces put t
     role: "assistant",
     parts: [{ kind: "reasoning", text: "let me" }, { kind: "text", text: "Grüße 🦊" }, called("call_gemini_0", "a")],
   });
+});
+
+test("thinking that has its seal is not added to", () => {
+  const [, turn] = messages(
+    HELLO,
+    model({ text: "one", thought: true, thoughtSignature: "AA==" }, { text: "two", thought: true }),
+  );
+  assert.deepEqual(
+    turn?.parts.map((part) => (part.kind === "reasoning" ? part.text : part.kind)),
+    ["one", "two"],
+  );
 });
 
 test("code that Google ran in earlier turns is told in words", () => {

@@ -179,6 +179,14 @@ test("thinking that nobody asked to see travels in its seal, and unsealed thinki
   const thoughtSignature = toSignature("anthropic", '{"signature":"s"}', "let me");
   assert.deepEqual(allParts(stream(THOUGHT, hidden)), [{ text: "", thoughtSignature }, { text: "yes" }, { text: "" }]);
   assert.deepEqual(partsOf(whole(THOUGHT, hidden)), [{ text: "", thoughtSignature }, { text: "yes" }]);
+  const twice: Runs = [
+    [{ kind: "reasoning", text: "one", block: 0, opaque: "a" }],
+    [{ kind: "reasoning", text: "two", block: 2, opaque: "b" }],
+  ];
+  assert.deepEqual(allParts(stream(twice, hidden)).slice(0, 2), [
+    { text: "", thoughtSignature: toSignature("anthropic", "a", "one") },
+    { text: "", thoughtSignature: toSignature("anthropic", "b", "two") },
+  ]);
   const unsealed: Runs = [[{ kind: "reasoning", text: "hm" }, text("a")]];
   assert.deepEqual(partsOf(whole(unsealed, hidden)), [{ text: "a" }]);
   assert.deepEqual(partsOf(whole(unsealed)), [{ text: "hm", thought: true }, { text: "a" }]);

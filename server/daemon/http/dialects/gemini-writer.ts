@@ -8,8 +8,8 @@
 import type { FinishReason } from "../../../../protocol/chat.ts";
 import type { AnswerId, ModelRef } from "../../../../protocol/ids.ts";
 import type { Usage } from "../../../../protocol/usage.ts";
-import { type GhostError, OperationalError } from "../../../base/errors.ts";
-import { type AnswerBlock, type AnswerFold, argumentsOf } from "../../../ghostllm/frames/answer-fold.ts";
+import type { GhostError } from "../../../base/errors.ts";
+import { type AnswerBlock, type AnswerFold, argumentsOf, brokenCall } from "../../../ghostllm/frames/answer-fold.ts";
 import { BlockSequence, type BlockStep, type OpenBlock } from "../../../ghostllm/frames/block-sequence.ts";
 import { parseRecord } from "../../../ghostllm/frames/json.ts";
 import { sseData } from "../../../ghostllm/frames/sse.ts";
@@ -58,7 +58,6 @@ class PartSequence {
   #isRefusal = false;
   /** Thinking that is not shown, of the open block. */
   #hidden = "";
-  readonly #named = new Set<number>();
   /** The name of a call that is no JSON object. */
   #broken: string | undefined;
 
@@ -72,11 +71,6 @@ class PartSequence {
 
   add(event: StreamEvent): void {
     if (event.kind === "refusal") this.#isRefusal = true;
-    if (event.kind === "toolCall") {
-      if (event.name !== undefined) this.#named.add(event.index);
-      // A piece of something that ran on the provider's side, and is no call.
-      if (!this.#named.has(event.index)) return;
-    }
     this.#addSteps(this.#blocks.add(event));
   }
 
@@ -157,13 +151,6 @@ class PartSequence {
 /** Text that more may be added to. */
 function isOpenText(part: WirePart): part is TextPart {
   return "text" in part && part.thoughtSignature === undefined;
-}
-
-function brokenCall(name: string): OperationalError {
-  return new OperationalError(
-    "upstream_failed",
-    `the model called ${JSON.stringify(name)} with arguments that are not a JSON object`,
-  );
 }
 
 /** One piece of a stream, or all of an answer. */
