@@ -196,6 +196,17 @@ test("the lines of `ghost env` evaluate in a shell and open the model APIs", asy
   );
 });
 
+test("keys in the environment that clients would take instead of ours are unset by the lines of `ghost env`", async () => {
+  const others = { ANTHROPIC_API_KEY: "sk-ant-other", GOOGLE_API_KEY: "other" };
+  const { stdout } = await runGhost(["env"], { env: { ...daemon.env, ...others } });
+  const show = 'eval "$1"; echo "${ANTHROPIC_API_KEY-none} ${GOOGLE_API_KEY-none} $ANTHROPIC_AUTH_TOKEN"';
+  const env = { ...others, PATH: daemon.env["PATH"] ?? "" };
+  const after = await spawnProgram(["sh", "-c", show, "sh", stdout], { env }).finished;
+  assert.equal(after.stdout, `none none ${daemon.modelKey}\n`);
+  const inFish = await runGhost(["env", "--shell", "fish"], { env: { ...daemon.env, ...others } });
+  assert.match(inFish.stdout, /^set -e ANTHROPIC_API_KEY\nset -e GOOGLE_API_KEY\n$/m);
+});
+
 test("a command line that is not understood exits with 2 and says how to go on", async () => {
   const cases: readonly (readonly [readonly string[], RegExp])[] = [
     [["chta"], /Did you mean chat/],

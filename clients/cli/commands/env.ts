@@ -1,4 +1,5 @@
 /** `ghost env`: the settings that point other programs at the daemon, as lines for a shell and nothing else on stdout. */
+import process from "node:process";
 import { Option, type Command } from "commander";
 import { z } from "zod";
 import type { CliContext, Runner } from "../context.ts";
@@ -6,6 +7,8 @@ import { asCalled } from "../invocation.ts";
 import { examples } from "../options.ts";
 
 const shellSchema = z.enum(["sh", "fish", "json"]);
+/** Where these are set, clients take them instead of ours: Anthropic's SDK the first, Google's the second. */
+const STRONGER = ["ANTHROPIC_API_KEY", "GOOGLE_API_KEY"] as const;
 const envOptions = z.object({ shell: shellSchema.default("sh") });
 
 export function registerEnv(program: Command, run: Runner): void {
@@ -41,6 +44,10 @@ async function env(context: CliContext, asked: z.infer<typeof shellSchema>): Pro
   if (shell === "json") return output.document(variables);
   for (const [name, value] of Object.entries(variables)) {
     output.line(shell === "fish" ? `set -gx ${name} ${quoteFish(value)}` : `export ${name}=${quoteSh(value)}`);
+  }
+  for (const name of STRONGER) {
+    const value = process.env[name];
+    if (value !== undefined && value !== key) output.line(shell === "fish" ? `set -e ${name}` : `unset ${name}`);
   }
   if (output.isTerminal)
     output.note(
