@@ -7,7 +7,7 @@ import { z } from "zod";
 import { present } from "../../../base/optional.ts";
 import type { Message, Opaque, Part } from "../../../ghostllm/stream.ts";
 import { ownCallId } from "./messages-call-id.ts";
-import { openSeal } from "./messages-seal.ts";
+import { isSealOfOurs, openSeal } from "./messages-seal.ts";
 import { type ToolChange, toolAddition, toolRemoval } from "./messages-tools.ts";
 
 const textBlock = z.object({ type: z.literal("text"), text: z.string() });
@@ -116,6 +116,8 @@ const SERVER_BLOCKS = /^(server_tool_use|mcp_tool_use|mcp_tool_listing|fallback|
 export interface Survey {
   readonly hasImages: boolean;
   readonly hasFiles: boolean;
+  /** A seal of ours is among them (`messages-seal.ts`, 1). */
+  readonly isForeign: boolean;
   /** Extras (`ChatFacts`) for what has no canonical form (2). */
   readonly extras: Readonly<Record<string, unknown>>;
   readonly toolChanges: readonly ToolChange[];
@@ -124,7 +126,7 @@ export interface Survey {
 }
 
 export function survey(turns: readonly Turn[]): Survey {
-  const found = { hasImages: false, hasFiles: false };
+  const found = { hasImages: false, hasFiles: false, isForeign: false };
   const extras: Record<string, unknown> = {};
   const toolChanges: ToolChange[] = [];
   const look = (block: Block | ResultBlock, isResult: boolean): void => {
@@ -156,11 +158,15 @@ export function survey(turns: readonly Turn[]): Survey {
       case "tool_removal":
         toolChanges.push({ kind: "removed", tool: block.tool });
         return;
+      case "thinking":
+        found.isForeign ||= isSealOfOurs(block.signature ?? "");
+        return;
+      case "redacted_thinking":
+        found.isForeign ||= isSealOfOurs(block.data);
+        return;
       case "text":
       case "search_result":
       case "tool_use":
-      case "thinking":
-      case "redacted_thinking":
       case "compaction":
         return;
     }

@@ -191,7 +191,14 @@ test("Anthropic's thinking keeps its seal for Anthropic; one of ours finds its m
     { kind: "reasoning", text: "c" },
     { kind: "toolCall", callId: "c1", name: "read", arguments: "{}", opaque: { maker: "gemini", data: '"s"' } },
   ]);
-  assert.equal(facts(foreign).isForeign, true);
+  for (const sealed of foreign.messages.flatMap(({ content }) => (Array.isArray(content) ? content.slice(0, 4) : []))) {
+    assert.equal(facts(turn(sealed)).isForeign, true, JSON.stringify(sealed));
+  }
+});
+
+test("who only talks of our seals is relayed as everybody is", () => {
+  const text = `What is ${sealOpaque({ maker: "openai", data: "" })}?`;
+  assert.equal(facts({ messages: [{ role: "user", content: text }] }).isForeign, false);
 });
 
 test("tools: the client's are functions, Anthropic's own are hosted", () => {

@@ -5,7 +5,6 @@
  */
 import { z } from "zod";
 import { present } from "../../../base/optional.ts";
-import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
 import type { ReasoningOptions, TextFormat } from "../../../ghostllm/stream.ts";
 import { type ChatFacts, checkBody, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
 import { BILLING_HEADER, effort, messageSchema, survey, textSchema, toMessages } from "./messages-blocks.ts";
@@ -61,7 +60,7 @@ export const MESSAGES_MEMBERS: readonly string[] = ["model"];
 export function parseMessages(body: Buffer): ParsedChat<MessagesOwn> {
   const request = checkBody(requestSchema, body);
   const { messages, system, tools, tool_choice: choice } = request;
-  const { hasImages, hasFiles, extras, toolChanges, effort: turnEffort } = survey(messages);
+  const { hasImages, hasFiles, isForeign, extras, toolChanges, effort: turnEffort } = survey(messages);
   const facts: ChatFacts<MessagesOwn> = {
     model: request.model,
     stream: request.stream ?? false,
@@ -83,7 +82,7 @@ export function parseMessages(body: Buffer): ParsedChat<MessagesOwn> {
     hasImages,
     hasFiles,
     extras: { ...ownExtras(request, body), ...extras },
-    isForeign: body.includes(OPAQUE_MARK),
+    isForeign,
     own: { thinking: viewOf(request.thinking) },
   };
   return { facts, messages: () => toMessages(system, messages) };

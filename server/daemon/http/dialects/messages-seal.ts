@@ -28,6 +28,8 @@ export function sealForCall(callId: string, data: string): string {
   return CALL + JSON.stringify({ callId, data });
 }
 
+export const isSealOfOurs = (text: string): boolean => text.startsWith(OPAQUE_MARK);
+
 export type OpenedSeal =
   | { readonly kind: "thinking"; readonly opaque: Opaque | undefined }
   | { readonly kind: "call"; readonly callId: string; readonly opaque: Opaque };
@@ -37,7 +39,7 @@ export function openSeal(seal: AnthropicSeal): OpenedSeal {
   const text = "signature" in seal ? seal.signature : seal.redacted;
   const opened = openOpaque(text);
   if (opened === undefined) {
-    const isNone = text === "" || text.startsWith(OPAQUE_MARK);
+    const isNone = text === "" || isSealOfOurs(text);
     return { kind: "thinking", opaque: isNone ? undefined : { maker: ANTHROPIC, data: JSON.stringify(seal) } };
   }
   const { maker, data } = opened;

@@ -197,3 +197,10 @@ test("embeddings of tokens, or of a given length, are for a relay only", () => {
   assert.throws(() => embedding({ input: [] }), /input/);
   assert.throws(() => embedding({ input: [["a"]] }), /input/);
 });
+
+test("a chat that talks of our seals is relayed as every other", () => {
+  assert.equal(
+    chat({ model: "m", messages: [{ role: "user", content: "What begins with ghost1: here?" }] }).facts.isForeign,
+    false,
+  );
+});

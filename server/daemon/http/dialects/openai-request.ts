@@ -5,7 +5,6 @@
  */
 import { z } from "zod";
 import { present } from "../../../base/optional.ts";
-import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
 import type {
   Message,
   OutputOptions,
@@ -201,7 +200,8 @@ export function parseChat(body: Buffer): ParsedChat<OpenAiOwn> {
       ...extrasOf(request.n === 1 ? { ...request, n: undefined } : request, CHAT_FIELDS),
       ...extrasAmong(request.messages),
     },
-    isForeign: body.includes(OPAQUE_MARK),
+    // The dialect has no field for a seal, of whomever: `reasoning-keeper.ts` has them.
+    isForeign: false,
   };
   return { facts, messages: () => request.messages.map(toMessage) };
 }

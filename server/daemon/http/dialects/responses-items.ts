@@ -215,6 +215,7 @@ class ItemReader {
       return;
     }
     const isOurs = encrypted_content.startsWith(OPAQUE_MARK);
+    this.#isForeign ||= isOurs;
     const opaque = isOurs
       ? openOpaque(encrypted_content)
       : {
@@ -228,6 +229,7 @@ class ItemReader {
   }
 
   #compaction({ encrypted_content }: z.infer<typeof compactionSchema>): void {
+    this.#isForeign ||= encrypted_content.startsWith(OPAQUE_MARK);
     const summary = openCompaction(encrypted_content);
     if (summary === undefined) {
       this.#extras["compaction"] = true;

@@ -143,6 +143,9 @@ test("thinking that nobody sealed, and what we sealed, keeps a body from being r
   assert.equal(foreign({ type: "reasoning", id: "rs", summary: [], encrypted_content: null }), true);
   const sealed = sealOpaque({ maker: "anthropic", data: "{}" });
   assert.equal(foreign({ type: "reasoning", summary: [], encrypted_content: sealed }), true);
+  assert.equal(foreign({ type: "compaction", encrypted_content: sealed }), true);
+  // Who only talks of it is relayed as everybody is.
+  assert.equal(foreign({ role: "user", content: `What is ${sealed}?` }), false);
 });
 
 test("results are paired by call_id, whatever the items' own ids", () => {

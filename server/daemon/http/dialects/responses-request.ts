@@ -6,7 +6,6 @@
 import { z } from "zod";
 import { UserError } from "../../../base/errors.ts";
 import { present } from "../../../base/optional.ts";
-import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
 import type { Message, ReasoningOptions, TextFormat, ToolChoice, ToolSpec } from "../../../ghostllm/stream.ts";
 import { type ChatFacts, checkBody, checkValue, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
 import { readItems } from "./responses-items.ts";
@@ -31,6 +30,7 @@ const tool = z.union([
   z.discriminatedUnion("type", [namespaceTool, plainTool]),
   z.looseObject({ type: z.string().refine((type) => !OWN_TOOLS.includes(type), { abort: true }) }),
 ]);
+const toolList = z.array(tool);
 const namedTool = z.looseObject({ type: z.string(), name: name.nullish(), namespace: z.string().nullish() });
 const toolChoice = z.union([
   z.enum(["auto", "none", "required"]),
@@ -57,7 +57,7 @@ const shape = {
   store: z.boolean().nullish(),
   previous_response_id: z.string().min(1).max(256).nullish(),
   include: z.array(z.string()).nullish(),
-  tools: z.array(tool).max(MAX_TOOLS).nullish(),
+  tools: toolList.max(MAX_TOOLS).nullish(),
   tool_choice: toolChoice.nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   text: z.looseObject({ format: textFormat.nullish() }).nullish(),
@@ -160,11 +160,14 @@ export function parseResponses(body: Buffer): ParsedChat<ResponsesOwn> {
     hasImages: items.hasImages,
     hasFiles: items.hasFiles,
     extras: { ...extrasOfRequest(request), ...items.extras },
-    isForeign: items.isForeign || body.includes(OPAQUE_MARK),
+    isForeign: items.isForeign,
     own: {
       isStored: request.store ?? true,
       ...present("previousId", request.previous_response_id),
-      echo: echoOf(request),
+      // With an agent's tools a fifth of all that reading takes, and neither a relay nor the transcript wants it.
+      get echo() {
+        return echoOf(request);
+      },
       ...present("unmatched", items.unmatched),
       hasReferences: items.hasReferences,
       isCompaction: items.isCompaction,
@@ -211,7 +214,7 @@ function toolsOf(
   request: Request,
   offered: readonly unknown[],
 ): { readonly tools: readonly ToolSpec[]; readonly choice: ToolChoice } {
-  const later = checkValue(z.array(tool), offered, "input");
+  const later = checkValue(toolList, offered, "input");
   const tools = [...(request.tools ?? []), ...later].flatMap(toTools);
   if (tools.length > MAX_TOOLS) {
     throw new UserError("invalid_params", `\`tools\`: ${tools.length} tools are more than ${MAX_TOOLS}`, {
