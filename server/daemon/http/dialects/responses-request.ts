@@ -6,7 +6,6 @@
 import { z } from "zod";
 import { UserError } from "../../../base/errors.ts";
 import { present } from "../../../base/optional.ts";
-import { OPAQUE_MARK } from "../../../ghostllm/frames/opaque.ts";
 import type { Message, ReasoningOptions, TextFormat, ToolChoice, ToolSpec } from "../../../ghostllm/stream.ts";
 import { type ChatFacts, checkBody, checkValue, extrasOf, MAX_TOOLS, type ParsedChat } from "./chat-facts.ts";
 import { readItems } from "./responses-items.ts";
@@ -161,7 +160,7 @@ export function parseResponses(body: Buffer): ParsedChat<ResponsesOwn> {
     hasImages: items.hasImages,
     hasFiles: items.hasFiles,
     extras: { ...extrasOfRequest(request), ...items.extras },
-    isForeign: items.isForeign || body.includes(OPAQUE_MARK),
+    isForeign: items.isForeign,
     own: {
       isStored: request.store ?? true,
       ...present("previousId", request.previous_response_id),
