@@ -14,7 +14,8 @@ const TITLES: Readonly<Record<UpstreamKind, string>> = {
   gemini: "Gemini",
   ollama: "Ollama",
   embedded: "embedded",
-  "text-only": "Copilot, claude",
+  copilot: "Copilot",
+  "text-only": "claude",
 };
 const SIGNS: Readonly<Record<Carriage, string>> = { carried: "✓", mapped: "≈", dropped: "–", refused: "✗" };
 

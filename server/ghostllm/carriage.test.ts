@@ -45,6 +45,13 @@ const cases: readonly [
 ][] = [
   ["a seed that Claude has no field for", { sampling: { seed: 1 } }, "anthropic-messages", "seed"],
   ["tools that a text-only program cannot have", { tools: [tool] }, "text-only", "refused: tools"],
+  ["tools that Copilot's model calls", { tools: [tool], parallelToolCalls: false }, "copilot", "parallel_tool_calls"],
+  [
+    "a choice of tools that its runtime cannot make",
+    { tools: [tool], toolChoice: "required" },
+    "copilot",
+    "refused: tool_choice",
+  ],
   ["tools that are forbidden are no loss", { tools: [tool], toolChoice: "none" }, "text-only", ""],
   ["log probabilities that cannot be had", { extras: { logprobs: true } }, "gemini", "refused: logprobs"],
   [

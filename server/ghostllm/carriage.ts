@@ -12,9 +12,10 @@ export const UPSTREAM_KINDS = [
   "gemini",
   "ollama",
   "embedded",
+  "copilot",
   "text-only",
 ] as const;
-/** How an upstream is spoken to; `text-only` are other programs' agents, which take a prompt and give back text. */
+/** How an upstream is spoken to; `copilot` and `text-only` are other programs' agents, which take a prompt and give back text, and calls or none. */
 export type UpstreamKind = (typeof UPSTREAM_KINDS)[number];
 
 /** `mapped`: carried in another form. */
@@ -39,7 +40,8 @@ function by(letters: string): Feature["by"] {
     gemini: at(3),
     ollama: at(4),
     embedded: at(5),
-    "text-only": at(6),
+    copilot: at(6),
+    "text-only": at(7),
   };
 }
 
@@ -52,65 +54,65 @@ export const FEATURES: readonly Feature[] = [
   {
     name: "temperature",
     isUsed: hasSampling("temperature"),
-    by: by("cmmcccd"),
+    by: by("cmmcccdd"),
     note: "Left out, and named, for models that refuse it; above 1 it is 1 for Anthropic.",
   },
-  { name: "top_p", isUsed: hasSampling("topP"), by: by("cmmcccd"), note: "As temperature." },
-  { name: "top_k", isUsed: hasSampling("topK"), by: by("ddmccdd") },
-  { name: "seed", isUsed: hasSampling("seed"), by: by("cddcccd") },
-  { name: "frequency_penalty", isUsed: hasSampling("frequencyPenalty"), by: by("cddccdd") },
-  { name: "presence_penalty", isUsed: hasSampling("presencePenalty"), by: by("cddccdd") },
+  { name: "top_p", isUsed: hasSampling("topP"), by: by("cmmcccdd"), note: "As temperature." },
+  { name: "top_k", isUsed: hasSampling("topK"), by: by("ddmccddd") },
+  { name: "seed", isUsed: hasSampling("seed"), by: by("cddcccdd") },
+  { name: "frequency_penalty", isUsed: hasSampling("frequencyPenalty"), by: by("cddccddd") },
+  { name: "presence_penalty", isUsed: hasSampling("presencePenalty"), by: by("cddccddd") },
   {
     name: "stop",
     isUsed: ({ output }) => output.stop.length > 0,
-    by: by("cmccccm"),
+    by: by("cmccccmm"),
     note: "Where the upstream has none, the text is cut here and the upstream stopped.",
   },
-  { name: "max_tokens", isUsed: ({ output }) => output.maxTokens !== undefined, by: by("cmccccd") },
-  { name: "tools", isUsed: hasTools("function"), by: by("cccccrr") },
+  { name: "max_tokens", isUsed: ({ output }) => output.maxTokens !== undefined, by: by("cmccccdd") },
+  { name: "tools", isUsed: hasTools("function"), by: by("cccccrcr") },
   {
     name: "custom tools",
     isUsed: hasTools("custom"),
-    by: by("mcmmmrr"),
+    by: by("mcmmmrmr"),
     note: "As a function with one text argument, `input`.",
   },
   {
     name: "hosted tools",
     isUsed: hasTools("hosted"),
-    by: by("ddddddd"),
+    by: by("dddddddd"),
     note: "Web search and its like run on the provider's side: only a relay carries them. Refused where one is forced.",
   },
   {
     name: "tool_choice",
     isUsed: ({ tools, toolChoice }) =>
       tools.length > 0 && (toolChoice === "required" || typeof toolChoice === "object"),
-    by: by("ccmcmrr"),
+    by: by("ccmcmrrr"),
     note: "Newest Claude models take no forced choice: they are asked in words. Ollama is held to the schema of the one tool; refused where it is open which.",
   },
   {
     name: "parallel_tool_calls",
     isUsed: ({ tools, parallelToolCalls }) => tools.length > 0 && parallelToolCalls === false,
-    by: by("ccmdddd"),
+    by: by("ccmddddd"),
   },
-  { name: "response_format json", isUsed: ({ output }) => output.format.kind === "json", by: by("cmmcccr") },
+  { name: "response_format json", isUsed: ({ output }) => output.format.kind === "json", by: by("cmmcccrr") },
   {
     name: "response_format json_schema",
     isUsed: ({ output }) => output.format.kind === "schema",
-    by: by("ccmcccr"),
+    by: by("ccmcccrr"),
     note: "Natively, by a forced tool, or by a grammar in the embedded engine.",
   },
-  { name: "images", isUsed: ({ hasImages }) => hasImages === true, by: by("cccccrr") },
-  { name: "files", isUsed: ({ hasFiles }) => hasFiles === true, by: by("cccmrrr") },
+  { name: "images", isUsed: ({ hasImages }) => hasImages === true, by: by("cccccrrr") },
+  { name: "files", isUsed: ({ hasFiles }) => hasFiles === true, by: by("cccmrrrr") },
   {
     name: "reasoning",
     isUsed: ({ reasoning }) => reasoning?.effort !== undefined,
-    by: by("cmmmmdd"),
+    by: by("cmmmmdmm"),
     note: "To the nearest level that the model takes.",
   },
   {
     name: "thinking budget",
     isUsed: ({ reasoning }) => reasoning?.effort === undefined && reasoning?.budgetTokens !== undefined,
-    by: by("dmmmmdd"),
+    by: by("dmmmmddd"),
     note: "In tokens; as a level where the model takes levels.",
   },
 ];

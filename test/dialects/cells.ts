@@ -5,7 +5,17 @@
 export const CLIENTS = ["chat completions", "Responses", "Messages", "Gemini", "Ollama"] as const;
 export type ClientName = (typeof CLIENTS)[number];
 
-export const UPSTREAMS = ["compatible", "OpenAI", "Azure", "xAI", "Anthropic", "Gemini", "Ollama", "embedded"] as const;
+export const UPSTREAMS = [
+  "compatible",
+  "OpenAI",
+  "Azure",
+  "xAI",
+  "Anthropic",
+  "Gemini",
+  "Copilot",
+  "Ollama",
+  "embedded",
+] as const;
 export type UpstreamName = (typeof UPSTREAMS)[number];
 
 export const CASES = ["plain", "stream", "tools", "parallel tools", "images", "schema", "error", "cut"] as const;
@@ -23,6 +33,10 @@ const EMBEDDED: Partial<Record<CaseName, Cell>> = {
   cut: "none",
 };
 
+/** Copilot's runtime takes text and tools. */
+const COPILOT: Partial<Record<CaseName, Cell>> = { images: "refused", schema: "refused" };
+
 export function cellOf(_client: ClientName, upstream: UpstreamName, name: CaseName): Cell {
-  return upstream === "embedded" ? (EMBEDDED[name] ?? "works") : "works";
+  const special = upstream === "embedded" ? EMBEDDED : upstream === "Copilot" ? COPILOT : {};
+  return special[name] ?? "works";
 }

@@ -72,6 +72,7 @@ export async function startUpstreams(): Promise<readonly Upstream[]> {
       env: { GEMINI_API_KEY: KEY },
       seal: /"thoughtSignature":"(?!skip_thought)/,
     }),
+    copilot(),
     ollama(),
     embedded(),
   ]);
@@ -141,6 +142,19 @@ async function compatible(): Promise<Upstream> {
     untilLeft: () => untilLeft(host),
     seal: undefined,
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
+
+/** The SDK's real runtime, which asks this server in the place of GitHub's. */
+async function copilot(): Promise<Upstream> {
+  const kit = await compatible();
+  const { baseUrl } = /base_url = "(?<baseUrl>[^"]+)"/.exec(kit.config)?.groups ?? {};
+  return {
+    ...kit,
+    name: "Copilot",
+    config: "[providers.copilot]\nenabled = true",
+    env: { COPILOT_GITHUB_TOKEN: KEY, GHOST_COPILOT_TEST_URL: `${baseUrl}?model=m` },
+    model: "copilot/m",
   };
 }
 

@@ -84,7 +84,7 @@ class ClaudeCodeProvider implements Provider {
       model: model.ref,
       frames: stop.length === 0 ? frames : stopAt(frames, stop),
       trimmedCharacters: 0,
-      dropped: lost.filter((name) => name !== "reasoning" || request.reasoning?.effort === undefined),
+      dropped: lost,
     };
   }
 

@@ -110,12 +110,8 @@ class CopilotProvider implements Provider {
 
   async chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
     const { runtime, keys, clock } = this.#options;
-    const lost = carry({ ...request, tools: [] }, "text-only", model.ref);
+    const lost = carry(request, ID, model.ref);
     const tools = wireTools(request, OPENAI_NAMES);
-    if (tools.functions.length > 0 && tools.choice !== "auto" && tools.choice !== "none") {
-      const message = `${model.ref} cannot be asked with \`tool_choice\`: its runtime makes no model call a tool`;
-      throw new UserError("capability_missing", message, { details: { field: "tool_choice", model: model.ref } });
-    }
     const key = await keys.find(ID, signal);
     if (key === undefined) throw new UserError("key_missing", `${ID} has no GitHub token: \`ghost keys set ${ID}\``);
     const { system, prompt } = promptText(await request.messages());
@@ -135,12 +131,7 @@ class CopilotProvider implements Provider {
       model: model.ref,
       frames: stop.length === 0 ? frames : stopAt(frames, stop),
       trimmedCharacters: 0,
-      dropped: [
-        ...lost.filter((name) => name !== "reasoning"),
-        ...tools.hosted.map(() => "hosted tools").slice(0, 1),
-        ...(request.parallelToolCalls === false && tools.functions.length > 0 ? ["parallel_tool_calls"] : []),
-        ...(isEffortLost ? ["reasoning"] : []),
-      ],
+      dropped: isEffortLost ? [...lost, "reasoning"] : lost,
     };
   }
 
