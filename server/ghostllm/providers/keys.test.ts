@@ -81,6 +81,7 @@ const ORDER: readonly [
     [NAMED, "environment", "UP_KEY"],
   ],
   ["a key with a line break behind it", { UP_KEY: `${NAMED}\n` }, false, "up", [NAMED, "environment", "UP_KEY"]],
+  ["a face credential in a named variable", { UP_KEY: `ghost-face-${NAMED}` }, false, "up", undefined],
   ["our own key where OpenAI's is looked for", { GEMINI_API_KEY: `ghost-model-${KNOWN}` }, false, "gemini", undefined],
   [
     "the next variable behind our own key",
@@ -123,6 +124,15 @@ test("a variable that holds a whole file is said to hold no key", async () => {
     assert.doesNotMatch(error.message, /sk-secret/);
     return true;
   });
+});
+
+test("our own key, which `ghost env` put where the user's setting points, is sent to nobody", async () => {
+  using folder = testFolder();
+  const slots = [{ provider: "openai", keyEnv: "OPENAI_API_KEY", variables: ["OPENAI_API_KEY"] }];
+  const { keys } = open(folder, { OPENAI_API_KEY: `ghost-model-${KNOWN}` }, slots);
+  assert.equal(await keys.find("openai", never), undefined);
+  await keys.set("openai", new Secret(STORED));
+  assert.equal((await keys.find("openai", never))?.secret.reveal(), STORED);
 });
 
 test("a new key, another one and none are seen by the next request, and announced", async () => {

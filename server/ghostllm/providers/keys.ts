@@ -96,6 +96,8 @@ interface ProviderKeysOptions {
 
 /** What our own keys begin with: `ghost env` puts the model key where other programs look for OpenAI's. */
 const OWN_KEYS = /^ghost-(model|face)-/;
+/** The variables that it writes: a user who named one of them meant the provider's key that was there before. */
+const OWN_VARIABLES: ReadonlySet<string> = new Set(["OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY"]);
 /** What can stand in a header; anything else is a whole file, or a text in which a line broke. */
 const HEADER_SAFE = /^[\x20-\x7e]+$/;
 /** Texts that `clean` looks for; the oldest is forgotten. Many more than there are providers. */
@@ -219,8 +221,15 @@ class Keys implements ProviderKeyring {
     }
   }
 
+  /**
+   * A key of ours that took the place of the provider's counts as none. Under other names a model key is another daemon's, which may well be a provider;
+   * a face credential never is for anybody else.
+   */
   #named({ keyEnv }: KeySlot): FoundKey | undefined {
-    return keyEnv === undefined ? undefined : this.#inEnvironment(keyEnv);
+    const found = keyEnv === undefined ? undefined : this.#inEnvironment(keyEnv);
+    const text = found?.secret.reveal() ?? "";
+    const isOurs = text.startsWith("ghost-face-") || (OWN_VARIABLES.has(keyEnv ?? "") && OWN_KEYS.test(text));
+    return isOurs ? undefined : found;
   }
 
   /** A well-known variable may hold a key of ours, which is nobody's business outside. */
