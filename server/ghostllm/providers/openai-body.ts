@@ -3,6 +3,7 @@ import { present } from "../../base/optional.ts";
 import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling, TextFormat } from "../stream.ts";
 import { OPENAI_NAMES, type WireTools, wireTools } from "../tool-names.ts";
 import { argumentsOf } from "../frames/answer-fold.ts";
+import { withPairedCalls } from "./paired-calls.ts";
 
 /** The body of `POST /chat/completions`, always asking for usage in a stream; `tools` turns the model's calls back. */
 export async function chatBody(
@@ -10,7 +11,7 @@ export async function chatBody(
   modelName: string,
 ): Promise<{ readonly body: Buffer; readonly tools: WireTools }> {
   const tools = wireTools(request, OPENAI_NAMES);
-  const messages = await request.messages();
+  const messages = withPairedCalls(await request.messages());
   const body = {
     model: modelName,
     messages: toOpenAiMessages(messages, tools),

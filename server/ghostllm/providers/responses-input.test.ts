@@ -51,10 +51,11 @@ test("reasoning may stand in a message of its own before what it led to", () => 
     [
       says("assistant", seal({ id: "rs_1", encrypted_content: "x" })),
       says("assistant", { kind: "toolCall", callId: "c", name: "f", arguments: "" }),
+      says("tool", { kind: "toolResult", callId: "c", text: "r" }),
     ],
     options,
   );
-  assert.equal(items.length, 2);
+  assert.equal(items.length, 3);
 });
 
 test("a phase belongs to the next words of the model, and to no others", () => {
@@ -95,20 +96,43 @@ test("a free-form call whose text is no JSON, or has a namespace, is still a cal
     ...more,
   });
   check(
-    [says("assistant", call({}), call({ callId: "d", namespace: "ns" }))],
+    [
+      says("assistant", call({}), call({ callId: "d", namespace: "ns" })),
+      says("tool", { kind: "toolResult", callId: "c", text: "1" }, { kind: "toolResult", callId: "d", text: "2" }),
+    ],
     [
       { type: "custom_tool_call", call_id: "c", name: "p", input: "*** cut" },
       { type: "function_call", call_id: "d", name: "p", arguments: "*** cut" },
+      { type: "custom_tool_call_output", call_id: "c", output: "1" },
+      { type: "function_call_output", call_id: "d", output: "2" },
     ],
   );
 });
 
 test("a result in a user's message comes before what the user says behind it", () => {
   check(
-    [says("user", { kind: "toolResult", callId: "c", text: "r", isError: true }, text("go on"), text(""))],
     [
+      says("assistant", { kind: "toolCall", callId: "c", name: "f", arguments: "" }),
+      says("user", { kind: "toolResult", callId: "c", text: "r", isError: true }, text("go on"), text("")),
+    ],
+    [
+      { type: "function_call", call_id: "c", name: "f", arguments: "{}" },
       { type: "function_call_output", call_id: "c", output: "Error: r" },
       { type: "message", role: "user", content: "go on" },
+    ],
+  );
+});
+
+test("a call without a result has one that says so, and a result without a call is words", () => {
+  check(
+    [
+      says("assistant", { kind: "toolCall", callId: "c", name: "f", arguments: "" }),
+      says("user", { kind: "toolResult", callId: "d", text: "r" }),
+    ],
+    [
+      { type: "function_call", call_id: "c", name: "f", arguments: "{}" },
+      { type: "function_call_output", call_id: "c", output: "Error: It was broken off: there is no result." },
+      { type: "message", role: "user", content: "<tool_result>\nr\n</tool_result>" },
     ],
   );
 });

@@ -2,6 +2,7 @@
  * A conversation as the items of OpenAI's Responses (https://platform.openai.com/docs/api-reference/responses/create#responses-create-input). Pure.
  * 1. Items come in the order of the parts, whoever's message they are in.
  * 2. A reasoning item is followed by what the model did next: without that it is left out.
+ * 3. Every call has its result, and every result its call.
  */
 import { createHash } from "node:crypto";
 import { present } from "../../base/optional.ts";
@@ -10,6 +11,7 @@ import { isRecord, parseJson } from "../frames/json.ts";
 import { readSeal } from "../frames/responses.ts";
 import type { Message, Opaque, Part } from "../stream.ts";
 import { OPENAI_NAMES, type WireTools } from "../tool-names.ts";
+import { withPairedCalls } from "./paired-calls.ts";
 
 export interface InputOptions {
   /** Whose reasoning goes back; undefined: none. */
@@ -29,7 +31,7 @@ const item = (type: string, fields: object): Item => ({ type, ...fields });
 
 export function inputItems(messages: readonly Message[], options: InputOptions): readonly object[] {
   const writer = new ItemWriter(options);
-  for (const message of messages) {
+  for (const message of withPairedCalls(messages)) {
     for (const part of message.parts) writer.add(message.role, part);
     writer.endMessage();
   }
