@@ -169,18 +169,6 @@ const bad: readonly [name: string, request: ChatRequest, model: ModelInfo, code:
     model,
     "invalid_params",
   ],
-  [
-    "arguments that are no object",
-    chat([{ role: "assistant", parts: [{ kind: "toolCall", callId: "c", name: "f", arguments: "[1]" }] }]),
-    model,
-    "invalid_params",
-  ],
-  [
-    "arguments that are no JSON",
-    chat([{ role: "assistant", parts: [{ kind: "toolCall", callId: "c", name: "f", arguments: "{" }] }]),
-    model,
-    "invalid_params",
-  ],
   ["a prompt that surely does not fit", chat([text("user", "x".repeat(16_001))]), model, "context_too_long"],
 ];
 for (const [name, request, forModel, code] of bad) {
@@ -188,6 +176,21 @@ for (const [name, request, forModel, code] of bad) {
     await assert.rejects(chatBody(request, forModel, settings), failsWith(code));
   });
 }
+
+test("a call whose arguments were cut, or are no object, is shown as it is: its conversation goes on", async () => {
+  const shown: readonly [text: string, value: object][] = [
+    ["{", { input: "{" }],
+    ["[1]", { input: "[1]" }],
+    [" \n", {}],
+    ["", {}],
+  ];
+  for (const [given, value] of shown) {
+    const call = { kind: "toolCall", callId: "c", name: "f", arguments: given } as const;
+    const body = await chatBody(chat([{ role: "assistant", parts: [call] }]), model, settings);
+    const called = { id: "c", function: { index: 0, name: "f", arguments: value } };
+    assert.deepEqual(plain(body["messages"]), [{ role: "assistant", content: "", tool_calls: [called] }]);
+  }
+});
 
 test("plain continuation is raw; infill passes prefix and suffix to the model's template; neither thinks", () => {
   const { body: continued } = completionBody(completion(), model, settings);

@@ -9,6 +9,7 @@
 import type { ModelInfo } from "../../../protocol/model.ts";
 import { UserError } from "../../base/errors.ts";
 import { carry } from "../carriage.ts";
+import { parseRecord } from "../frames/json.ts";
 import type { ChatRequest, CompletionRequest, Message, OutputOptions, Part, Sampling } from "../stream.ts";
 import { OPENAI_NAMES, type WireFunction, type WireTools, wireTools } from "../tool-names.ts";
 import type { Infill } from "./ollama-infill.ts";
@@ -220,7 +221,7 @@ function translateMessage(
       : {
           tool_calls: calls.map((call, index) => ({
             id: call.callId,
-            function: { index, name: tools.wireName(call), arguments: argumentsObject(call.arguments, position) },
+            function: { index, name: tools.wireName(call), arguments: argumentsObject(call.arguments) },
           })),
         }),
   };
@@ -241,17 +242,9 @@ function imageData(url: string, position: number, model: ModelInfo): string {
   return data;
 }
 
-function argumentsObject(text: string, position: number): unknown {
-  let value: unknown;
-  try {
-    value = JSON.parse(text === "" ? "{}" : text);
-  } catch {
-    value = undefined;
-  }
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
-  throw new UserError("invalid_params", "the arguments of a tool call are not a JSON object", {
-    details: { field: `messages.${position}` },
-  });
+/** Arguments that are no JSON object were cut, or come from a model that cannot do better: they are shown as they are. */
+function argumentsObject(text: string): object {
+  return text.trim() === "" ? {} : (parseRecord(text) ?? { input: text });
 }
 
 function textLength(part: Part): number {
