@@ -85,6 +85,12 @@ const cases: readonly [
     "anthropic-messages",
     "refused: tool_choice",
   ],
+  [
+    "a forced call where web search is the only tool",
+    { tools: [{ kind: "hosted", name: "web_search", spec: {} }], toolChoice: "required" },
+    "openai-responses",
+    "refused: tool_choice",
+  ],
 ];
 for (const [name, more, upstream, expected] of cases)
   test(name, () => assert.equal(outcome({ ...base, ...more }, upstream), expected));

@@ -167,6 +167,9 @@ export function carry(request: ChatRequest, upstream: UpstreamKind, modelRef: st
   if (typeof toolChoice === "object" && request.tools.some((t) => t.kind === "hosted" && t.name === toolChoice.name)) {
     refuse("tool_choice", `${toolChoice.name} runs on another provider's side`);
   }
+  if (toolChoice === "required" && request.tools.length > 0 && request.tools.every(({ kind }) => kind === "hosted")) {
+    refuse("tool_choice", "all its tools run on another provider's side");
+  }
   for (const [field, value] of Object.entries(request.extras ?? {})) {
     if (isSameDialect(request, upstream)) continue;
     const why = REFUSED_EXTRAS[field];
