@@ -405,3 +405,23 @@ test("a conversation with another maker's seal is written anew for Gemini, witho
   assert.equal(reply.headers.get("x-ghost-dropped"), "safetySettings");
   assert.match(reply.text, new RegExp(`"modelVersion":"gemini/${GEMINI}"`));
 });
+
+test("a call that another model made goes on at Gemini, as a relay", async () => {
+  host.playOnce({ toolCalls: [{ id: "call_1", name: "read", arguments: ['{"path":"a"}'] }] });
+  const tools = [
+    { functionDeclarations: [{ name: "read", parametersJsonSchema: { type: "object", properties: {} } }] },
+  ];
+  const first = await client.models.generateContent({ model: "up/m", contents: "read it", config: { tools } });
+  const content = first.candidates?.[0]?.content;
+  assert.ok(content !== undefined);
+  const functionResponse = { id: "call_1", name: "read", response: { output: "text" } };
+  const contents = [
+    { role: "user", parts: [{ text: "read it" }] },
+    content,
+    { role: "user", parts: [{ functionResponse }] },
+  ];
+  google.playOnce(textScript("done"));
+  const last = await client.models.generateContent({ model: `gemini/${GEMINI}`, contents, config: { tools } });
+  assert.deepEqual([last.text, last.modelVersion], ["done", GEMINI]);
+  assert.deepEqual(google.refusals, []);
+});
