@@ -37,7 +37,7 @@ interface Effort {
 }
 const EFFORTS = {
   full: {
-    translation: { runs: 7, requests: 100, chunks: 10_000 },
+    translation: { runs: 12, requests: 60, chunks: 5_000 },
     rounds: 5,
     requests: { small: 600, agent: 250 },
     sequences: 25,
@@ -45,7 +45,7 @@ const EFFORTS = {
     tokens: 150,
   },
   quick: {
-    translation: { runs: 5, requests: 60, chunks: 5_000 },
+    translation: { runs: 8, requests: 40, chunks: 3_000 },
     rounds: 3,
     requests: { small: 300, agent: 120 },
     sequences: 10,

@@ -63,44 +63,48 @@ const ACTOR = {
   via: { kind: "api", id: "bench" },
 } as const;
 
+interface Work {
+  readonly count: number;
+  once(): unknown;
+  leastUs: number;
+}
+
+/** All in turns, run by run: so each is measured when everything is compiled that it shares with others. */
 export async function measureTranslation(effort: TranslationEffort): Promise<readonly TranslationCost[]> {
-  const { runs, requests, chunks } = effort;
-  const perRequest = (work: () => unknown) => leastCpuUs({ runs, count: requests }, work);
-  const costs: TranslationCost[] = [];
-  for (const client of CLIENT_DIALECTS) {
-    for (const upstream of UPSTREAM_KINDS) {
-      costs.push({
-        client,
-        upstream,
-        smallUs: await perRequest(() => translate(client, upstream, "small")),
-        agentUs: await perRequest(() => translate(client, upstream, "agent")),
-        chunkUs: await leastCpuUs({ runs, count: chunks }, chunkWay(client, upstream)),
-      });
-    }
+  const work = (count: number, once: () => unknown): Work => ({ count, once, leastUs: Number.POSITIVE_INFINITY });
+  const request = (once: () => unknown) => work(effort.requests, once);
+  const floor = { small: request(() => relay("small")), agent: request(() => relay("agent")) };
+  const pairs = CLIENT_DIALECTS.flatMap((client) =>
+    UPSTREAM_KINDS.map((upstream) => ({
+      client,
+      upstream,
+      small: request(() => translate(client, upstream, "small")),
+      agent: request(() => translate(client, upstream, "agent")),
+      chunk: work(effort.chunks, chunkWay(client, upstream)),
+    })),
+  );
+  const all = [floor.small, floor.agent, ...pairs.flatMap(({ small, agent, chunk }) => [small, agent, chunk])];
+  for (let run = 0; run < effort.runs; run += 1) {
+    for (const each of all) each.leastUs = Math.min(each.leastUs, await cpuUs(each));
   }
-  // Last, when what it shares with the others is compiled.
-  const smallUs = await perRequest(() => relay("small"));
-  const agentUs = await perRequest(() => relay("agent"));
-  return costs.map((cost) => ({ ...cost, smallUs: cost.smallUs - smallUs, agentUs: cost.agentUs - agentUs }));
+  return pairs.map(({ client, upstream, small, agent, chunk }) => ({
+    client,
+    upstream,
+    smallUs: small.leastUs - floor.small.leastUs,
+    agentUs: agent.leastUs - floor.agent.leastUs,
+    chunkUs: chunk.leastUs,
+  }));
 }
 
 /** (3) */
-async function leastCpuUs(
-  { runs, count }: { readonly runs: number; readonly count: number },
-  work: () => unknown,
-): Promise<number> {
-  let least = Number.POSITIVE_INFINITY;
-  // One more, which only warms up.
-  for (let run = 0; run <= runs; run += 1) {
-    const before = process.cpuUsage();
-    for (let index = 0; index < count; index += 1) {
-      const result = work();
-      if (result instanceof Promise) await result;
-    }
-    const { user, system } = process.cpuUsage(before);
-    if (run > 0) least = Math.min(least, (user + system) / count);
+async function cpuUs({ count, once }: Work): Promise<number> {
+  const before = process.cpuUsage();
+  for (let index = 0; index < count; index += 1) {
+    const result = once();
+    if (result instanceof Promise) await result;
   }
-  return least;
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / count;
 }
 
 const reader = createBodyReader({
