@@ -8,16 +8,17 @@
  *    harmless.
  * 4. A full disk is waited out. A batch that fails otherwise is tried answer by answer; one that still fails is given up, loudly, and holds nobody up.
  */
-import type { AnswerId, SessionId, ThreadId } from "../../../protocol/ids.ts";
+import type { AnswerId, SessionId } from "../../../protocol/ids.ts";
 import type { Clock, Ids } from "../../base/clock.ts";
 import { OperationalError, toGhostError } from "../../base/errors.ts";
 import type { Log } from "../../platform/log.ts";
 import type { Position, Spool } from "../../platform/spool.ts";
-import type { Message, StreamEvent } from "../stream.ts";
+import type { StreamEvent } from "../stream.ts";
 import { addEvent, deltaLength, emptyDelta } from "./answer-delta.ts";
-import type { ContextBuffer, Placement } from "./context-buffer.ts";
+import type { ContextBuffer } from "./context-buffer.ts";
 import { type LiveAnswer, type Opening, openingOf, planBatch, wantedPrefixes } from "./placement.ts";
-import type { Begin, Opened, Outcome } from "./transcript-record.ts";
+import type { Request, Tracked } from "./tracked.ts";
+import type { Opened, Outcome } from "./transcript-record.ts";
 
 /** Frames wait this long for company: one wake-up then serves many streams. */
 const GATHER_MS = 10;
@@ -54,29 +55,6 @@ const EAGER_HELD_BYTES = 4 * 1024 * 1024;
 const RETRY_MS = 1_000;
 /** A batch of one that failed this often will not succeed: it is our fault, and what follows must not wait for it. */
 const MAX_ATTEMPTS = 3;
-
-/** A request that is to be attached. */
-export interface Request {
-  /** Reads and decodes the messages; called again when a batch is tried again. */
-  messages(): Promise<readonly Message[]>;
-  readonly sessionId: SessionId | null;
-  readonly threadId: ThreadId | null;
-  readonly sizeBytes: number;
-  /** The body that lies beside the spool's records. */
-  readonly large: string | undefined;
-}
-
-/** An open answer with what only the absorber needs. */
-export interface Tracked extends LiveAnswer {
-  /** Undefined once it is attached, and for completions. */
-  request: Request | undefined;
-  /** Where its first record that is not stored yet stands; undefined when all are. */
-  unstoredFrom: Position | undefined;
-  attempts: number;
-  /** Bytes of its frames that wait in memory to be decoded. */
-  waitingBytes: number;
-  readonly onSettled: ((result: Placement | OperationalError) => void)[];
-}
 
 export type Change =
   | { readonly kind: "begin"; readonly request: Request | undefined }
@@ -121,6 +99,8 @@ export class Absorber {
   readonly #waiting = new Set<() => void>();
   #storedAtMs: number;
   #retryAtMs = 0;
+  /** The batch that is being written. */
+  #storing: ReadonlySet<Tracked> = new Set();
   #wake: (() => void) | undefined;
   #stopped = false;
   readonly #running: Promise<void>;
@@ -179,6 +159,18 @@ export class Absorber {
     if (change.kind === "frame") answer.waitingBytes += bodyBytes;
     this.#queue.push({ answer, change, position, sizeBytes });
     if (this.#queue.length === 1) this.#wake?.();
+  }
+
+  /** Leaves out an answer whose question was refused after all; false where it is on its way into SQLite, or there. */
+  drop(answer: Tracked): boolean {
+    if (answer.isStored || this.#storing.has(answer)) return false;
+    answer.isDropped = true;
+    if (answer.request?.large !== undefined) this.#removeLarge(answer.request.large);
+    if (this.#dirty.has(answer)) this.#forget(answer);
+    else this.#live.delete(answer.answerId);
+    const refused = new OperationalError("storage_full", `${answer.answerId} was refused, and is not kept`);
+    for (const settle of answer.onSettled) settle(refused);
+    return true;
   }
 
   /** Resolves when everything pushed before is decoded and stored, of answers that have not ended only `mine`. */
@@ -335,6 +327,10 @@ export class Absorber {
   }
 
   #apply({ answer, change, position }: Item): void {
+    if (answer.isDropped) {
+      if (change.kind === "begin" && change.request?.large !== undefined) this.#removeLarge(change.request.large);
+      return;
+    }
     if (this.#dirty.size === 0) this.#storedAtMs = this.#options.clock.monotonic();
     answer.absorbed = position;
     answer.unstoredFrom ??= position;
@@ -391,6 +387,7 @@ export class Absorber {
       for (; next < due.length && batch.length < this.#batchAnswers() && length < MAX_BATCH_LENGTH; next += 1) {
         const answer = due[next];
         if (answer === undefined) break;
+        if (answer.isDropped) continue;
         batch.push(answer);
         length += deltaLength(answer.delta) + (answer.request?.sizeBytes ?? 0);
       }
@@ -408,6 +405,7 @@ export class Absorber {
       this.#options.log.warn({ event: "transcript.batch_failed", answers: batch.length, error });
     }
     for (const answer of batch) {
+      if (answer.isDropped) continue;
       try {
         await this.#storeBatch([answer]);
       } catch (error) {
@@ -432,6 +430,15 @@ export class Absorber {
   }
 
   async #storeBatch(answers: readonly Tracked[]): Promise<void> {
+    this.#storing = new Set(answers);
+    try {
+      await this.#storeNow(answers);
+    } finally {
+      this.#storing = new Set();
+    }
+  }
+
+  async #storeNow(answers: readonly Tracked[]): Promise<void> {
     const { buffer, clock, ids, onChanged } = this.#options;
     const openings = await this.#openings(answers);
     const wanted = [...openings].flatMap(([answer, opening]) => wantedPrefixes(answer.userId, opening));
@@ -488,6 +495,7 @@ export class Absorber {
 
   #markStored(answer: Tracked): void {
     const { request, delta } = answer;
+    answer.isStored = true;
     this.#heldBytes -= deltaLength(delta) + (request?.sizeBytes ?? 0);
     if (deltaLength(delta) > 0 || delta.calls.length > 0) answer.chunks += 1;
     answer.delta = emptyDelta();
@@ -541,51 +549,4 @@ function overloaded(): OperationalError {
   return new OperationalError("overloaded", "the transcript cannot be stored as fast as it grows", {
     retryAfterMs: RETRY_MS,
   });
-}
-
-/** An answer of which nothing is stored yet. */
-export function trackedFromBegin(answerId: AnswerId, begin: Begin): Tracked {
-  const { userId, client, task, target, atMs: startedAtMs, labels } = begin;
-  return tracked({
-    answerId,
-    userId,
-    client,
-    task,
-    target,
-    startedAtMs,
-    labels,
-    place: task === "completion" ? null : undefined,
-  });
-}
-
-type Known = Pick<
-  LiveAnswer,
-  "answerId" | "userId" | "client" | "task" | "target" | "startedAtMs" | "labels" | "place"
->;
-
-export function tracked({ answerId, userId, client, task, target, startedAtMs, labels, place }: Known): Tracked {
-  return {
-    answerId,
-    userId,
-    client,
-    task,
-    target,
-    startedAtMs,
-    labels,
-    place,
-    model: null,
-    decision: null,
-    delta: emptyDelta(),
-    findings: {},
-    chunks: 0,
-    state: "streaming",
-    failure: null,
-    endedAtMs: null,
-    absorbed: -1,
-    request: undefined,
-    unstoredFrom: undefined,
-    attempts: 0,
-    waitingBytes: 0,
-    onSettled: [],
-  };
 }

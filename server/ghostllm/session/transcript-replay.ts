@@ -11,9 +11,10 @@ import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../platform/log.ts";
 import type { Spool, SpoolRecord } from "../../platform/spool.ts";
 import type { Dialect, Message, StreamEvent } from "../stream.ts";
-import { type Absorber, type Change, type Request, type Tracked, tracked, trackedFromBegin } from "./absorber.ts";
+import type { Absorber, Change } from "./absorber.ts";
 import type { ContextBuffer, OpenAnswerRow } from "./context-buffer.ts";
 import { ROOT_HASH } from "./thread-tree.ts";
+import { type Request, type Tracked, tracked, trackedFromBegin } from "./tracked.ts";
 import {
   type Begin,
   isDialect,

@@ -112,6 +112,47 @@ test("a whole answer that cannot be spooled is not shown, and others go on", asy
   assert.deepEqual(JSON.parse(stdout), ["done", "done", "storage_full", "done", "done", "done"]);
 });
 
+for (const isShownWhole of [false, true]) {
+  test(`a question that cannot be spooled is refused, and stands nowhere afterwards (${isShownWhole ? "whole" : "stream"})`, async () => {
+    const folder = await makeFolder();
+    const support = join(import.meta.dirname, "../../../test/support/transcript.ts");
+    const script = `
+      const { actorOf, ada, bodyOf, DECISION, MODEL, newAnswerId, openTranscriptAt, textFrame, user } = await import(${JSON.stringify(support)});
+      const { transcript } = await openTranscriptAt(${JSON.stringify(folder)}, { segmentBytes: 8_000_000 });
+      const begin = (text, isShownWhole) => {
+        const request = { kind: "body", dialect: "openai-chat", body: bodyOf([user(text)]) };
+        return transcript.begin({ answerId: newAnswerId(), actor: actorOf(ada), task: "chat", target: "t", request, isShownWhole });
+      };
+      const kept = await begin("kept", false);
+      kept.opened(MODEL, DECISION);
+      // Much for the spool and little for SQLite, which has room for what is refused.
+      const frame = textFrame("s");
+      kept.record({ ...frame, bytes: Buffer.concat([Buffer.from(": " + "x".repeat(900_000) + "\\n\\n"), frame.bytes]) });
+      kept.end({ state: "complete" });
+      const refused = await begin("refused" + "y".repeat(200_000), ${isShownWhole});
+      await new Promise((resolve) => setImmediate(resolve));
+      let code = "opened";
+      try { refused.opened(MODEL, DECISION); } catch (error) { code = error.code; }
+      refused.end({ state: "failed", error: { code: "storage_full", message: "full", details: {} } });
+      await transcript[Symbol.asyncDispose]();
+      console.log(JSON.stringify([code, transcript.openAnswers]));
+      process.exit();
+    `;
+    const command = 'ulimit -f 1024; exec "$0" --input-type=module-typescript -e "$1"';
+    const { stdout } = await promisify(execFile)("bash", ["-c", command, process.execPath, script]);
+    assert.deepEqual(JSON.parse(stdout), ["storage_full", 0]);
+    {
+      await using again = await openTranscriptAt(folder);
+      const { sessions } = await again.transcript.list(ada, { limit: 9 });
+      assert.deepEqual(
+        sessions.map(({ title }) => title),
+        ["kept"],
+      );
+    }
+    await removeFolder(folder);
+  });
+}
+
 test("an answer that comes faster than it is stored is kept in the spool, and not in memory as well", async (context) => {
   const folder = await makeFolder();
   context.after(() => removeFolder(folder));

@@ -22,7 +22,7 @@ import { BugError, OperationalError, toGhostError } from "../../base/errors.ts";
 import type { Database } from "../../platform/database.ts";
 import type { Actor } from "../../platform/permit.ts";
 import type { Dialect, Frame, Message, StreamEvent } from "../stream.ts";
-import { Absorber, type Change, type Tracked, trackedFromBegin } from "./absorber.ts";
+import { Absorber, type Change } from "./absorber.ts";
 import { type ContextBuffer, createContextBuffer, type Placement } from "./context-buffer.ts";
 import {
   createSessionReader,
@@ -33,6 +33,7 @@ import {
   type SessionReader,
   type UsageSummary,
 } from "./session-reader.ts";
+import { type Tracked, trackedFromBegin } from "./tracked.ts";
 import {
   type Begin,
   beginParts,
@@ -403,6 +404,8 @@ class SpooledRecording implements Recording {
   #hasEnded = false;
   /** Why a record that had been staged is not in the spool: nothing more is taken then. */
   #lost: { readonly error: unknown } | undefined;
+  /** Nobody was told of it then, and nobody will be: it never was. */
+  #isBeginLost = false;
   readonly #onLost = (error: unknown) => {
     this.#lost ??= { error };
   };
@@ -417,7 +420,12 @@ class SpooledRecording implements Recording {
   }
 
   begin(parts: readonly Buffer[], change: Change, sizeBytes: number): void {
-    this.#spool(parts, { change, sizeBytes, mayWait: true });
+    const { spool } = this.#parts.options;
+    this.#position = spool.stage(parts, (error) => {
+      this.#isBeginLost = true;
+      this.#onLost(error);
+    });
+    this.#push(change, sizeBytes);
   }
 
   opened(model: ModelRef, decision: RouteDecision): void {
@@ -473,6 +481,10 @@ class SpooledRecording implements Recording {
   #endUnspooled(outcome: Outcome, error: unknown): void {
     const { log, clock } = this.#parts.options;
     log.error({ event: "transcript.end_not_spooled", answer: this.answerId, error });
+    if (this.#isBeginLost && this.#parts.absorber.drop(this.#tracked)) {
+      if (outcome.state === "complete") throw error;
+      return;
+    }
     // Its words were to come with its end: a killed process would not have them.
     const isUnsafe = this.#lost !== undefined && this.#parts.isShownWhole && outcome.state === "complete";
     const { code, message, details } = toGhostError(error);
