@@ -8,6 +8,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
+import type { Readable } from "node:stream";
 import type { Clock, Environment } from "../../base/clock.ts";
 import { OperationalError } from "../../base/errors.ts";
 import { preparePrivateFolder } from "../filesystem.ts";
@@ -151,7 +152,7 @@ interface Run {
   readonly ended: Promise<void>;
 }
 
-type Piped = ChildProcess & { readonly stdout: NodeJS.ReadableStream; readonly stderr: NodeJS.ReadableStream };
+type Piped = ChildProcess & { readonly stdout: Readable; readonly stderr: Readable };
 
 interface Following {
   readonly watch: ClaudeWatch;
@@ -171,6 +172,7 @@ function followRun(child: Piped, { watch, onEnd, clock }: Following): Run {
   let words = "";
   let rest = "";
   let isOver = false;
+  let flood: string | undefined;
   const end = (detail: string | undefined) => {
     if (isOver) return;
     isOver = true;
@@ -179,13 +181,21 @@ function followRun(child: Piped, { watch, onEnd, clock }: Following): Run {
     watch.onExit({ words: detail ?? words });
     ended.resolve();
   };
+  const tooMuch = () => {
+    if (flood !== undefined) return;
+    flood = `it wrote a line of more than ${MAX_LINE_CHARACTERS} characters`;
+    // Nothing more is read, and it cannot go on writing.
+    child.stdout.destroy();
+    rest = "";
+    kill();
+  };
   child.stdout.setEncoding("utf8");
   child.stdout.on("data", (text: string) => {
     const lines = (rest + text).split("\n");
     rest = lines.pop() ?? "";
     for (const line of lines) if (line !== "" && !isOver) watch.onLine(line);
     // (3)
-    if (rest.length > MAX_LINE_CHARACTERS) kill();
+    if (rest.length > MAX_LINE_CHARACTERS) tooMuch();
   });
   child.stderr.setEncoding("utf8");
   child.stderr.on("data", (text: string) => {
@@ -193,7 +203,7 @@ function followRun(child: Piped, { watch, onEnd, clock }: Following): Run {
   });
   child.on("error", (error) => end(error.message));
   // Its last lines are read by then.
-  child.on("close", () => end(undefined));
+  child.on("close", () => end(flood));
   return { kill, ended: ended.promise };
 }
 
