@@ -181,3 +181,13 @@ test("what only chat servers know goes to them as it came: sound, older calls, e
   const elsewhere = await askChat({ model: "xai/grok-4.7", messages: [{ role: "user", content: [sound] }] });
   assert.deepEqual([elsewhere.status, /`audio`/.test(elsewhere.text)], [400, true], elsewhere.text);
 });
+
+test("an error that a chat server reports under status 200 is told as what it is", async () => {
+  chat.play({ contentType: SSE, pieces: [data({ error: { code: 429, message: "slow down" }, choices: [] })] });
+  for (const ask of [askChat, askMessages, askResponses]) assert.equal((await ask()).status, 429);
+  const error = { error: { code: 429, message: "slow down" }, choices: [] };
+  chat.play({ contentType: SSE, pieces: [chunk({ content: "one" }), data(error)] });
+  const reply = await askMessages();
+  assertNoEnd(reply);
+  assert.match(reply.text, /rate_limit_error/);
+});

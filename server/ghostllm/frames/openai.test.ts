@@ -94,6 +94,17 @@ const cases: readonly [name: string, input: string, expected: readonly StreamEve
     sse({ error: "boom" }),
     [{ kind: "error", error: { code: "upstream_failed", message: "boom", details: {} } }],
   ],
+  [
+    "errors in the words of several servers",
+    sse({ error: { code: 429, message: "slow down" }, choices: [] }) +
+      sse({ error: { code: "context_length_exceeded", message: "too long" } }) +
+      sse({ error: { type: "overloaded_error", message: "busy" } }),
+    [
+      { kind: "error", error: { code: "upstream_rate_limited", message: "slow down", details: {} } },
+      { kind: "error", error: { code: "context_too_long", message: "too long", details: {} } },
+      { kind: "error", error: { code: "upstream_overloaded", message: "busy", details: {} } },
+    ],
+  ],
   ["comments and [DONE] hold nothing", ": ping\n\ndata: [DONE]\n\n", []],
 ];
 for (const [name, input, expected] of cases)

@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { FinishReason } from "../../../protocol/chat.ts";
 import type { Usage } from "../../../protocol/usage.ts";
 import type { Dialect, Frame, StreamEvent } from "../stream.ts";
+import { errorWords, meaningOf } from "./responses-error.ts";
 import { sseData } from "./sse.ts";
 
 const toolCallDelta = z.looseObject({
@@ -99,9 +100,7 @@ function parseChunk(text: string): OpenAiChunk | undefined {
 
 function appendEvents(events: StreamEvent[], chunk: OpenAiChunk): void {
   if (chunk.error !== undefined && chunk.error !== null) {
-    const text =
-      typeof chunk.error === "string" ? chunk.error : (chunk.error.message ?? "the server reported an error");
-    events.push(brokenFrame(text));
+    events.push(reportedError(chunk));
     return;
   }
   for (const choice of chunk.choices ?? []) {
@@ -143,6 +142,16 @@ function appendContent(events: StreamEvent[], content: z.infer<typeof message>["
 
 function argumentsText(value: string | Readonly<Record<string, unknown>> | null | undefined): string {
   return typeof value === "string" ? value : value === null || value === undefined ? "" : JSON.stringify(value);
+}
+
+/** Some servers give a number as its code: the status that they would have answered with. */
+function reportedError(chunk: OpenAiChunk): StreamEvent {
+  const words = errorWords(chunk);
+  if (words === undefined) return brokenFrame("the server reported an error");
+  const status = /^[45]\d\d$/.test(words.code) ? Number(words.code) : undefined;
+  const { code } = meaningOf(words, status);
+  const message = words.message === "" ? "the server reported an error" : words.message;
+  return { kind: "error", error: { code, message, details: {} } };
 }
 
 function brokenFrame(messageText: string): StreamEvent {

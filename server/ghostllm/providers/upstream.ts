@@ -3,7 +3,7 @@
  * 1. An answer counts as whole only when its dialect's own word for the end was seen; every other end throws, so that it cannot pass for one.
  * 2. A server's own words leave in our errors, but never its key, whatever it echoes (I5).
  */
-import { type GhostError, OperationalError } from "../../base/errors.ts";
+import { type GhostError, OperationalError, ReportedError } from "../../base/errors.ts";
 import { header, type HttpResponse, readBody } from "../../platform/http-client.ts";
 import { SseSplitter, sseFrames } from "../frames/sse.ts";
 import { eventsFrame, type Frame, type StreamEvent } from "../stream.ts";
@@ -25,7 +25,7 @@ export interface FrameFormat {
   mayFail(bytes: Buffer): boolean;
   /** What of these frames is for the client; whoever writes to it says the end itself. */
   strip?(bytes: Buffer): Buffer;
-  /** The error of one frame that reports one; by default its `error` event as `upstream_failed`. */
+  /** The error of one frame that reports one; by default its `error` event. */
   failure?(frame: Frame): GhostError | undefined;
 }
 
@@ -153,7 +153,9 @@ function failureIn(server: Server, format: FrameFormat, frame: Frame): GhostErro
   const told = format.failure?.(frame);
   if (told !== undefined) return told;
   const broken = frame.events().find((event) => event.kind === "error");
-  return broken === undefined ? undefined : new OperationalError("upstream_failed", server.clean(broken.error.message));
+  return broken === undefined
+    ? undefined
+    : new ReportedError({ ...broken.error, message: server.clean(broken.error.message) });
 }
 
 async function* once(frame: Frame): AsyncGenerator<Frame> {
