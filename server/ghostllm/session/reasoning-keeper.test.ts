@@ -166,3 +166,34 @@ function boundMember(target: Database, key: string | symbol): unknown {
   const member: unknown = Reflect.get(target, key);
   return typeof member === "function" ? member.bind(target) : member;
 }
+
+test("long turns take no more memory than many short ones, and what is too long is not kept, wherever it is long", async (context) => {
+  const { database, keeper } = await setUp(context);
+  const turn = (callId: string, thinking: string, seal: string): readonly StreamEvent[] => [
+    { kind: "reasoning", text: thinking, block: 0, opaque: '"R"' },
+    { kind: "toolCall", index: 0, callId, name: "read", arguments: "{}", opaque: seal },
+  ];
+  for (let index = 0; index < 40; index += 1) answer(keeper, turn(`long${index}`, "t".repeat(500_000), '"S"'));
+  answer(keeper, turn("sealed", "short", "s".repeat(600_000)));
+  const count = z.object({ n: z.int() });
+  const signal = AbortSignal.timeout(20_000);
+  while ((await database.read(count, "SELECT count(*) AS n FROM kept_turns", []))[0]?.n !== 40) signal.throwIfAborted();
+  await database.write([{ sql: "DELETE FROM kept_turns", values: [] }]);
+  const isHeld = async (callId: string) => {
+    const [message] = await keeper.restore(ada, [assistant(call(callId))]);
+    return message?.parts.length === 2;
+  };
+  assert.deepEqual([await isHeld("long0"), await isHeld("long39"), await isHeld("sealed")], [false, true, false]);
+});
+
+test("ids of any length that a client writes are not remembered", async (context) => {
+  const { database, keeper } = await setUp(context);
+  const long = "x".repeat(10_000);
+  const messages = [assistant(call(long))];
+  assert.equal(await keeper.restore(ada, messages), messages);
+  const body = JSON.stringify([seal, { kind: "toolCall", callId: long, name: "read", arguments: "" }]);
+  const sql = "INSERT INTO kept_turns (user_id, call_id, body, created_at) VALUES (?, ?, ?, ?)";
+  await database.write([{ sql, values: [ada, long, body, 1] }]);
+  const [message] = await keeper.restore(ada, messages);
+  assert.equal(message?.parts.length, 2, "it is looked up again");
+});

@@ -23,8 +23,14 @@ const MAX_TURNS_IN_MEMORY = 512;
  * calls of some dozens of long conversations.
  */
 const MAX_ABSENT = 4096;
+/** Ids of providers have some 30 characters; a client may write any, and is not remembered for it. */
+const MAX_ABSENT_KEY_LENGTH = 256;
 /** Long thinking is some 100 KB; more than this is not worth its memory. */
 const MAX_TURN_CHARACTERS = 512 * 1024;
+/** All of them together: turns are a few KB as a rule, and 512 of the longest would take the memory of the whole daemon. */
+const MAX_CHARACTERS_IN_MEMORY = 16 * 1024 * 1024;
+/** On the disk, where 10,000 of the longest would be 5 GB. */
+const MAX_STORED_BYTES = 256 * 1024 * 1024;
 /** Sessions are taken up again days later, hardly after weeks. */
 const KEPT_MS = 14 * 24 * 3_600_000;
 const MAX_TURNS_STORED = 10_000;
@@ -59,6 +65,7 @@ class StoredReasoning implements ReasoningKeeper {
   readonly #options: KeeperOptions;
   /** By user and call, the one used last at the end. */
   readonly #recent = new Map<string, readonly Part[]>();
+  #recentCharacters = 0;
   /** By user and call, the one asked for last at the end. */
   readonly #absent = new Set<string>();
   #stored = 0;
@@ -76,7 +83,8 @@ class StoredReasoning implements ReasoningKeeper {
         for (const event of frame.events()) {
           const kept = keptOf(event);
           if (kept === undefined) continue;
-          if (kept.kind === "reasoning") characters += kept.text.length + (kept.opaque?.length ?? 0);
+          if (kept.kind === "reasoning") characters += kept.text.length;
+          if (kept.kind === "reasoning" || kept.kind === "toolCall") characters += kept.opaque?.length ?? 0;
           fold.add(kept);
         }
       },
@@ -138,14 +146,22 @@ class StoredReasoning implements ReasoningKeeper {
 
   #hold(key: string, parts: readonly Part[]): void {
     this.#absent.delete(key);
-    this.#recent.delete(key);
+    this.#forget(key);
     this.#recent.set(key, parts);
-    const oldest = this.#recent.size > MAX_TURNS_IN_MEMORY ? this.#recent.keys().next().value : undefined;
-    if (oldest !== undefined) this.#recent.delete(oldest);
+    this.#recentCharacters += charactersOf(parts);
+    for (const oldest of this.#recent.keys()) {
+      if (this.#recent.size <= MAX_TURNS_IN_MEMORY && this.#recentCharacters <= MAX_CHARACTERS_IN_MEMORY) return;
+      this.#forget(oldest);
+    }
+  }
+
+  #forget(key: string): void {
+    this.#recentCharacters -= charactersOf(this.#recent.get(key) ?? []);
+    this.#recent.delete(key);
   }
 
   #isAbsent(key: string): void {
-    if (this.#recent.has(key)) return;
+    if (this.#recent.has(key) || key.length > MAX_ABSENT_KEY_LENGTH) return;
     this.#absent.delete(key);
     this.#absent.add(key);
     const oldest = this.#absent.size > MAX_ABSENT ? this.#absent.values().next().value : undefined;
@@ -170,8 +186,24 @@ class StoredReasoning implements ReasoningKeeper {
           SELECT created_at FROM kept_turns ORDER BY created_at DESC LIMIT 1 OFFSET ?)`,
         values: [MAX_TURNS_STORED - 1],
       },
+      {
+        sql: `DELETE FROM kept_turns WHERE created_at <= (
+          SELECT max(created_at) FROM (
+            SELECT created_at, sum(octet_length(body)) OVER (ORDER BY created_at DESC) AS total FROM kept_turns)
+          WHERE total > ?)`,
+        values: [MAX_STORED_BYTES],
+      },
     ]);
   }
+}
+
+function charactersOf(parts: readonly Part[]): number {
+  let characters = 0;
+  for (const part of parts) {
+    if (part.kind === "reasoning") characters += part.text.length;
+    if (part.kind === "reasoning" || part.kind === "toolCall") characters += part.opaque?.data.length ?? 0;
+  }
+  return characters;
 }
 
 const keyOf = (userId: UserId, callId: string) => `${userId} ${callId}`;
