@@ -112,6 +112,7 @@ const ECHOED: Readonly<Record<string, unknown>> = {
   prompt_cache_key: null,
   user: null,
   previous_response_id: null,
+  access_programs: null,
 };
 
 /** What the writer of an answer, and the store, need to know. */
