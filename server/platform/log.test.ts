@@ -31,6 +31,14 @@ test("a line is one JSON object, errors have their code and their causes, and se
   assert.equal(statSync(log.file).mode & 0o777, 0o600);
 });
 
+test("a secret that begins with another is blanked out whole", () => {
+  using folder = testFolder();
+  using log = logIn(folder);
+  for (const secret of ["very-secret", "very-secret-text"]) log.redact(secret);
+  log.info({ event: "told", text: "very-secret-text very-secret" });
+  assert.match(lines(log.file)[0] ?? "", /"text":"\[secret\] \[secret\]"/);
+});
+
 test("a full file is moved aside once, and no line is lost", () => {
   using folder = testFolder();
   using log = logIn(folder, 1500);

@@ -54,7 +54,8 @@ export function openLog(
   let sizeBytes = fstatSync(descriptor).size;
   let isClosed = false;
   const followers = new Set<(line: string) => void>();
-  const secrets = new Set<string>();
+  /** The longest first: one may be the beginning of another. */
+  let secrets: readonly string[] = [];
 
   /** The new file is open before the old one is closed: a number that was closed may soon be somebody else's file. */
   const roll = () => {
@@ -101,7 +102,8 @@ export function openLog(
       return { [Symbol.dispose]: () => followers.delete(callback) };
     },
     redact(text) {
-      if (text.length >= 8) secrets.add(text);
+      if (text.length < 8 || secrets.includes(text)) return;
+      secrets = [...secrets, text].toSorted((a, b) => b.length - a.length);
     },
     [Symbol.dispose]() {
       if (isClosed) return;

@@ -237,6 +237,13 @@ test("texts from servers are cleaned of every key that was handed out, however i
   assert.ok(redacted.includes(JSON.stringify(odd).slice(1, -1)), "as it stands in a line of the log");
 });
 
+test("a key that begins with another is blanked whole", async () => {
+  using folder = testFolder();
+  const { keys } = open(folder);
+  for (const key of [STORED.slice(0, 12), STORED]) await keys.set("gemini", new Secret(key));
+  assert.equal(keys.clean(`wrong key: ${STORED}, ${STORED.slice(0, 12)}`), "wrong key: [secret], [secret]");
+});
+
 test("a wait that is aborted ends at once, and the look goes on for the next", async () => {
   using folder = testFolder();
   const { keys } = open(folder);

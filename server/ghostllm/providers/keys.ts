@@ -142,7 +142,9 @@ class Keys implements ProviderKeyring {
 
   clean(text: string): string {
     let cleaned = text;
-    for (const known of this.#known) cleaned = cleaned.replaceAll(known, "[secret]");
+    // A key that was pasted in part, and then whole, is the beginning of another.
+    for (const known of [...this.#known].toSorted((a, b) => b.length - a.length))
+      cleaned = cleaned.replaceAll(known, "[secret]");
     return cleaned;
   }
 
