@@ -161,7 +161,7 @@ const FUNCTION = { name: "get_weather", parameters: PARAMETERS };
 
 interface Client {
   readonly name: string;
-  ask(model: string, stream: boolean): Promise<ApiReply>;
+  ask(model: string, stream: boolean, words?: string): Promise<ApiReply>;
   /** In a stream: what only a whole answer has. */
   readonly end: RegExp;
   /** The pieces of text, in a group. */
@@ -171,31 +171,36 @@ interface Client {
 const CLIENTS: readonly Client[] = [
   {
     name: "chat completions",
-    ask: (model, stream) =>
+    ask: (model, stream, words = "hi") =>
       call(daemon, "/v1/chat/completions", {
-        body: { model, stream, messages: HI, tools: [{ type: "function", function: FUNCTION }] },
+        body: {
+          model,
+          stream,
+          messages: [{ role: "user", content: words }],
+          tools: [{ type: "function", function: FUNCTION }],
+        },
       }),
     end: /^data: \[DONE\]|"finish_reason":\s*"/m,
     text: /"content":("(?:[^"\\]|\\.)*")/g,
   },
   {
     name: "Responses",
-    ask: (model, stream) =>
+    ask: (model, stream, words = "hi") =>
       call(daemon, "/v1/responses", {
-        body: { model, stream, store: false, input: "hi", tools: [{ type: "function", strict: false, ...FUNCTION }] },
+        body: { model, stream, store: false, input: words, tools: [{ type: "function", strict: false, ...FUNCTION }] },
       }),
     end: /^event: response\.(completed|incomplete)/m,
     text: /"type":"response.output_text.delta".*?"delta":("(?:[^"\\]|\\.)*")/g,
   },
   {
     name: "Messages",
-    ask: (model, stream) =>
+    ask: (model, stream, words = "hi") =>
       call(daemon, "/v1/messages", {
         body: {
           model,
           stream,
           max_tokens: 99,
-          messages: HI,
+          messages: [{ role: "user", content: words }],
           tools: [{ name: FUNCTION.name, input_schema: PARAMETERS }],
         },
       }),
@@ -204,10 +209,10 @@ const CLIENTS: readonly Client[] = [
   },
   {
     name: "Gemini",
-    ask: (model, stream) =>
+    ask: (model, stream, words = "hi") =>
       call(daemon, `/v1beta/models/${model}:${stream ? "streamGenerateContent?alt=sse" : "generateContent"}`, {
         body: {
-          contents: [{ role: "user", parts: [{ text: "hi" }] }],
+          contents: [{ role: "user", parts: [{ text: words }] }],
           tools: [{ functionDeclarations: [{ name: FUNCTION.name, parametersJsonSchema: PARAMETERS }] }],
         },
         headers: { "x-goog-api-key": daemon.modelKey },
@@ -218,16 +223,20 @@ const CLIENTS: readonly Client[] = [
   },
   {
     name: "Ollama",
-    ask: (model, stream) =>
+    ask: (model, stream, words = "hi") =>
       call({ http: ollama, modelKey: "" }, "/api/chat", {
-        body: { model, stream, messages: HI, tools: [{ type: "function", function: FUNCTION }] },
+        body: {
+          model,
+          stream,
+          messages: [{ role: "user", content: words }],
+          tools: [{ type: "function", function: FUNCTION }],
+        },
         key: null,
       }),
     end: /"done":true/,
     text: /"content":("(?:[^"\\]|\\.)*")/g,
   },
 ];
-const HI = [{ role: "user", content: "hi" }];
 
 let hosts: readonly CannedHost[];
 let daemon: TestDaemon;
@@ -325,6 +334,24 @@ for (const [index, server] of SERVERS.entries()) {
       assert.deepEqual([reply.isCut, textOf(reply, client)], [false, TEXT], reply.text);
       assert.match(reply.text, client.end);
       assert.match(reply.text, /get_weather/);
+    }
+  });
+}
+
+for (const [index, server] of SERVERS.entries()) {
+  test(`a question of four megabytes reaches ${server.name}, and one megabyte in one piece comes back, for clients of every dialect`, async () => {
+    const host = hosts[index];
+    assert.ok(host !== undefined);
+    const big = "Füchse! ".repeat(125_000);
+    const pieces = server.events.map((one) => one.replaceAll(HALVES[0], big));
+    for (const client of CLIENTS) {
+      host.play({ contentType: SSE, pieces });
+      const question = `${"Gänse? ".repeat(550_000)}(end)`;
+      const reply = await client.ask(server.model, true, question);
+      assert.equal(reply.status, 200, `${client.name}: ${reply.text.slice(0, 500)}`);
+      assert.ok(host.bodies.at(-1)?.includes(question), `${client.name}: the question was cut`);
+      assert.ok(textOf(reply, client) === big + HALVES[1], `${client.name}: the answer is not what was said`);
+      assert.match(reply.text, client.end);
     }
   });
 }
