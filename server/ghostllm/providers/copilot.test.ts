@@ -1,7 +1,6 @@
 /** GitHub Copilot behind its provider: the official SDK with its real runtime, which asks a fake model server in the place of GitHub's. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { test } from "node:test";
 import { chat, eventsOf, never, READ, result, say, call } from "../../../test/support/anthropic.ts";
 import { setUpCopilot, TOKEN } from "../../../test/support/copilot.ts";
@@ -163,17 +162,27 @@ test("who leaves stops the model at once, before its first word and in the middl
   await assert.rejects(provider.chat(chat("hi"), asked, AbortSignal.abort()));
 });
 
+/** The process that runs in this folder. */
+function runtimeIn(folder: string): number {
+  const found = readdirSync("/proc").find((name) => {
+    try {
+      return /^\d+$/.test(name) && readlinkSync(`/proc/${name}/cwd`) === folder;
+    } catch {
+      return false; // It has ended since, or is not ours.
+    }
+  });
+  assert.ok(found !== undefined, "no runtime is there");
+  return Number(found);
+}
+
 test("a runtime that is killed is noticed, and the next question starts another", async (context) => {
-  const { provider, host, model } = await setUpCopilot(context);
+  const { provider, host, model, folder } = await setUpCopilot(context);
   const asked = await model();
   host.playOnce({ tokens: ["a", "b"], fault: { kind: "hang", afterTokens: 1 } });
   const attempt = await provider.chat(chat("hi"), asked, never);
-  const children = execFileSync("ps", ["-o", "pid=,args=", "--ppid", String(process.pid)], { encoding: "utf8" });
-  const [pid] = children
-    .split("\n")
-    .flatMap((line) => (line.includes("copilot-runtime") ? [Number.parseInt(line, 10)] : []));
-  assert.ok(pid !== undefined, children);
-  assert.ok(!children.includes(TOKEN), "the token is in its arguments");
+  const pid = runtimeIn(folder);
+  const given = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  assert.ok(given.includes("copilot-runtime") && !given.includes(TOKEN), given);
   const environment = readFileSync(`/proc/${pid}/environ`, "utf8")
     .split("\0")
     .map((entry) => entry.split("=")[0]);

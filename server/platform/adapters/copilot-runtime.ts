@@ -150,6 +150,8 @@ class SdkRuntime implements CopilotRuntime {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#idle?.[Symbol.dispose]();
+    // Questions are deleted before their runtime goes (3).
+    await Promise.all(this.#closing);
     const running = this.#running;
     this.#running = undefined;
     if (running !== undefined) this.#track(running.ready.then((ready) => this.#stop(ready)));
