@@ -37,6 +37,14 @@ test("calls without ids get some; those that are repeated with every delta are o
     call(0, { name: "f", callId: "call_1" }),
     call(1, { name: "g", callId: "call_2" }),
   ]);
+  assert.deepEqual(
+    repair(
+      call(0, { callId: "", name: "f" }),
+      call(0, { callId: "", arguments: "{}" }),
+      call(0, { callId: "", name: "g" }),
+    ),
+    [call(0, { name: "f", callId: "call_1" }), call(0, { arguments: "{}" }), call(1, { name: "g", callId: "call_2" })],
+  );
   assert.deepEqual(repair(call(3, { callId: "a", name: "f" }), call(3, { callId: "a", name: "f", arguments: "{}" })), [
     call(0, { callId: "a", name: "f" }),
     call(0, { arguments: "{}" }),

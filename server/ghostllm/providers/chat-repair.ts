@@ -41,11 +41,13 @@ class CallNumbers {
 
   repair(event: CallEvent): CallEvent {
     const current = this.#current.get(event.index);
-    const { callId, name } = event;
+    const { name } = event;
+    // Some servers say "" where they have none.
+    const callId = event.callId === "" ? undefined : event.callId;
     // Servers that repeat id and name with each delta mean the same call; another id, or a name without one, begins the next.
     const isNext =
       current === undefined ||
-      (callId !== undefined && callId !== "" && callId !== current.serverId) ||
+      (callId !== undefined && callId !== current.serverId) ||
       (callId === undefined && name !== undefined && name !== "" && current.serverId === undefined);
     if (!isNext) {
       const { callId: _id, name: _name, ...rest } = event;
@@ -53,8 +55,7 @@ class CallNumbers {
     }
     const position = this.#count;
     this.#count += 1;
-    const serverId = callId === "" ? undefined : callId;
-    this.#current.set(event.index, { position, serverId });
-    return { ...event, index: position, callId: serverId ?? this.#ids.next("call") };
+    this.#current.set(event.index, { position, serverId: callId });
+    return { ...event, index: position, callId: callId ?? this.#ids.next("call") };
   }
 }
