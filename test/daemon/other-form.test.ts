@@ -48,6 +48,23 @@ test("a stream that is answered by one object is a stream for its client", async
   assert.equal(text, "all of it");
 });
 
+test("of several choices, one that has ended does not make the answer whole", async () => {
+  const say = (index: number, content: string, finish_reason: string | null = null) =>
+    chunk({ index, delta: content === "" ? {} : { content }, finish_reason });
+  const pieces = [say(0, "one"), say(1, "an"), say(0, "", "stop"), say(1, "other"), say(1, "", "stop")];
+  const read = async () => {
+    const texts = ["", ""];
+    const stream = await client.chat.completions.create({ ...chat, n: 2, stream: true });
+    for await (const { choices } of stream)
+      for (const { index, delta } of choices) texts[index] = `${texts[index]}${delta.content ?? ""}`;
+    return texts;
+  };
+  host.play({ contentType: "text/event-stream", pieces: [...pieces, "data: [DONE]\n\n"] });
+  assert.deepEqual(await read(), ["one", "another"]);
+  host.play({ contentType: "text/event-stream", pieces: pieces.slice(0, 3) });
+  await assert.rejects(read(), /ended its answer in the middle/);
+});
+
 test("a plain question that is answered by a stream gets one object", async () => {
   const pieces = [
     chunk({ delta: { role: "assistant", content: "all " }, finish_reason: null }),

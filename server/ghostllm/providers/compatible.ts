@@ -140,7 +140,7 @@ class CompatibleProvider implements RelayingProvider {
   }
 
   async chat(request: ChatRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
-    const call = { dialect: "openai-chat", path: "chat/completions", stream: request.stream } as const;
+    const call = { format: chatFormat(request), path: "chat/completions", stream: request.stream } as const;
     if (request.origin?.dialect === "openai-chat")
       return this.#open({ ...call, body: request.origin.bodyFor(model.name) }, model, signal);
     const dropped = carry(request, "openai-chat", model.ref);
@@ -158,7 +158,7 @@ class CompatibleProvider implements RelayingProvider {
         `${model.ref} is not known to fill in before a suffix; set \`fim = true\` for ${this.id} if it can`,
       );
     }
-    const call = { dialect: "openai-completion", path: "completions", stream: request.stream } as const;
+    const call = { format: COMPLETION_FRAMES, path: "completions", stream: request.stream } as const;
     if (request.origin?.dialect === "openai-completion")
       return this.#open({ ...call, body: request.origin.bodyFor(model.name) }, model, signal);
     const attempt = await this.#open({ ...call, body: completionBody(request, model.name) }, model, signal);
@@ -225,7 +225,7 @@ class CompatibleProvider implements RelayingProvider {
 
   async #open(
     call: {
-      readonly dialect: "openai-chat" | "openai-completion";
+      readonly format: FrameFormat;
       readonly path: string;
       readonly body: Buffer;
       readonly stream: boolean;
@@ -240,8 +240,7 @@ class CompatibleProvider implements RelayingProvider {
       signal,
     );
     const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
-    const format = call.dialect === "openai-chat" ? CHAT_FRAMES : COMPLETION_FRAMES;
-    const frames = await (isStream ? openStream : openWhole)(this.#server, format, response);
+    const frames = await (isStream ? openStream : openWhole)(this.#server, call.format, response);
     return { model, frames, trimmedCharacters: 0 };
   }
 
@@ -312,20 +311,29 @@ function describe(options: CompatibleOptions, name: string, contextWindow: numbe
 }
 
 /** Without `[DONE]`: whoever writes to the client says it when the whole answer is stored. */
-export const CHAT_FRAMES = chatFrames("openai-chat");
+const CHAT_FRAMES = chatFrames("openai-chat");
+/** Each of several choices has a finish reason of its own: only `[DONE]` says that all are over. */
+const CHOICES_FRAMES: FrameFormat = { ...CHAT_FRAMES, isEnd: hasDone };
 const COMPLETION_FRAMES = chatFrames("openai-completion");
+
+export const chatFormat = ({ extras }: ChatRequest): FrameFormat =>
+  extras?.["n"] === undefined ? CHAT_FRAMES : CHOICES_FRAMES;
 
 function chatFrames(dialect: "openai-chat" | "openai-completion"): FrameFormat {
   return {
     frame: (bytes) => openAiFrame(dialect, bytes),
     // Models write `[DONE]`, too; quotes stand escaped in what they write.
-    isEnd: (bytes) => hasFinishReason(bytes) || (bytes.includes("[DONE]") && sseData(bytes).some(isDone)),
+    isEnd: (bytes) => hasFinishReason(bytes) || hasDone(bytes),
     mayFail: (bytes) => bytes.includes('"error"'),
     strip: (bytes) =>
       bytes.includes("[DONE]")
         ? Buffer.concat(sseFrames(bytes).filter((frame) => !sseData(frame).some(isDone)))
         : bytes,
   };
+}
+
+function hasDone(bytes: Buffer): boolean {
+  return bytes.includes("[DONE]") && sseData(bytes).some(isDone);
 }
 
 const isDone = (data: string) => data.trimEnd() === "[DONE]";

@@ -19,7 +19,7 @@ import { responsesFrame } from "../frames/responses.ts";
 import { sseData, sseFrames } from "../frames/sse.ts";
 import { stopAt } from "../frames/stopped.ts";
 import type { Attempt, ChatRequest, CompletionRequest, Embeddings, Frame } from "../stream.ts";
-import { CHAT_FRAMES, type RelayingProvider } from "./compatible.ts";
+import { chatFormat, type RelayingProvider } from "./compatible.ts";
 import { describeModels, KEY_TEST_TIMEOUT_MS, type KeyVerdict } from "./key-check.ts";
 import type { ProviderKeys } from "./keys.ts";
 import { isListed, literalNames } from "./model-patterns.ts";
@@ -250,7 +250,8 @@ class ResponsesProvider implements RelayingProvider {
     { way, draft, model }: { readonly way: Way; readonly draft: ResponsesDraft | undefined; readonly model: ModelInfo },
   ): Promise<Attempt> {
     const isStream = header(response, "content-type")?.startsWith("text/event-stream") ?? false;
-    const format = way.kind === "relay" && way.dialect === "openai-chat" ? CHAT_FRAMES : this.#formats[way.kind];
+    const format =
+      way.kind === "relay" && way.dialect === "openai-chat" ? chatFormat(request) : this.#formats[way.kind];
     const frames = await (isStream ? openStream : openWhole)(this.#server, format, response);
     if (draft === undefined) return { model: model.ref, frames, trimmedCharacters: 0 };
     const restored = translated(this.#server, frames, (frame) => draft.tools.restore(frame));
