@@ -50,10 +50,10 @@ export interface Upstream extends AsyncDisposable {
 const KEY = "sk-test-0123456789abcdef";
 
 export async function startUpstreams(): Promise<readonly Upstream[]> {
-  return Promise.all([
-    compatible(),
-    openAi("OpenAI", { key: "OPENAI_API_KEY", model: "gpt-5.6-sol", basePath: "/v1" }),
-    openAi("Azure", { key: "AZURE_OPENAI_API_KEY", model: "mine", basePath: "/openai/v1" }),
+  return [
+    await compatible(),
+    await openAi("OpenAI", { key: "OPENAI_API_KEY", model: "gpt-5.6-sol", basePath: "/v1" }),
+    await openAi("Azure", { key: "AZURE_OPENAI_API_KEY", model: "mine", basePath: "/openai/v1" }),
     cloud("xAI", await startResponsesHost({ apiKey: KEY, flavour: "xai", models: ["grok-4.7"] }), {
       section: (url) => `[providers.xai]\nbase_url = "${url}"`,
       model: "xai/grok-4.7",
@@ -72,10 +72,10 @@ export async function startUpstreams(): Promise<readonly Upstream[]> {
       env: { GEMINI_API_KEY: KEY },
       seal: /"thoughtSignature":"(?!skip_thought)/,
     }),
-    copilot(),
-    ollama(),
-    embedded(),
-  ]);
+    await copilot(),
+    await ollama(),
+    await embedded(),
+  ];
 }
 
 /** OpenAI's own API, and Azure's: Responses, and chat completions for those who ask by it without tools. */
