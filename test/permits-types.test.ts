@@ -31,6 +31,9 @@ const withoutPermit: Readonly<Record<string, string>> = {
   isCorruption: "classifies an error",
   createWorkerPool: "threads get bytes and have no permits",
   serveWorker: "is the other end of such a thread",
+  createClaudeProgram: "the place that it is given is a permit with its folder and command",
+  createCopilotRuntime: "likewise",
+  findCopilotExecutable: "looks where npm put a package of ours",
   systemEnvironment: "is handed out by main alone; it reads no file",
 };
 

@@ -68,19 +68,36 @@ export function listModels(output: Output, { models, providers }: ModelList): vo
     for (const line of lines) output.line(output.paint("yellow", `  ${line}`));
   }
   output.line();
-  table(output, providers, [
+  const absent = providers.filter(({ state }) => state === "absent");
+  const present = providers.filter(({ state }) => state !== "absent");
+  table(output, present, [
     { title: "PROVIDER", text: (provider) => provider.id },
     { title: "ADDRESS", text: (provider) => provider.address, flexible: true },
     { title: "WHERE", text: (provider) => provider.locality },
     {
       title: "STATE",
-      text: ({ state }) => (state === "absent" ? "not running" : state),
-      format: ({ state }) => (state === "absent" ? "dim" : state === "ok" || state === "idle" ? "green" : "red"),
+      text: ({ state }) => state,
+      format: ({ state }) => (state === "ok" || state === "idle" ? "green" : "red"),
     },
     { title: "MODELS", text: (provider) => String(provider.models), align: "right" },
   ]);
-  for (const { id, problem } of providers) {
+  for (const { id, problem } of present) {
     if (problem !== undefined) output.line(output.paint("red", `  ${escapeLine(id)}: ${escapeLine(problem)}`));
+  }
+  listAbsent(output, absent);
+}
+
+/** What could be there and is not, in a line or two: no fault, and no row of a table. */
+function listAbsent(output: Output, absent: ModelList["providers"]): void {
+  const names = (isLocal: boolean) =>
+    absent.filter(({ kind }) => (kind === "ollama") === isLocal).map(({ id }) => escapeLine(id));
+  const [local, accounts] = [names(true), names(false)];
+  const lines = [
+    ...(local.length === 0 ? [] : [`not running: ${local.join(", ")}`]),
+    ...(accounts.length === 0 ? [] : [asCalled(`no key yet (\`ghost keys set NAME\`): ${accounts.join(", ")}`)]),
+  ];
+  for (const text of lines) {
+    for (const line of wrap(text, Math.max(40, output.columns - 2))) output.line(output.paint("dim", `  ${line}`));
   }
 }
 
