@@ -285,6 +285,14 @@ test("a plain answer has the same events, whole", () => {
   assert.equal(failed[0]?.kind, "error");
 });
 
+test("events that only say the request again are not parsed", () => {
+  for (const state of ["created", "queued", "in_progress"]) {
+    const unread = Buffer.from(`event: x\ndata: {"type":"response.${state}","response":{"tools":[not read}\n\n`);
+    const hi = sse({ type: "response.output_text.delta", output_index: 0, delta: "Hi" });
+    assert.deepEqual(decodeResponses(Buffer.concat([unread, hi])), [{ kind: "text", text: "Hi" }], state);
+  }
+});
+
 test("a chunk of text is decoded in far less than 60 µs", () => {
   const frame = sse({
     type: "response.output_text.delta",

@@ -42,7 +42,7 @@ export function decodeResponses(bytes: Buffer): readonly StreamEvent[] {
   const events: StreamEvent[] = [];
   const isPlain = bytes[0] === 0x7b; /* { */
   for (const text of isPlain ? [bytes.toString("utf8")] : sseData(bytes)) {
-    if (text === "[DONE]") continue;
+    if (text === "[DONE]" || ECHOES.some((start) => text.startsWith(start))) continue;
     const value = parseJson(text);
     if (!isRecord(value)) {
       events.push(broken(`the server sent something that is no event of a response: ${text.slice(0, 120)}`));
@@ -54,6 +54,9 @@ export function decodeResponses(bytes: Buffer): readonly StreamEvent[] {
   }
   return events;
 }
+
+/** Begin events that say the whole request again, tens of kilobytes with an agent's tools, and nothing of the answer: they are not worth parsing. */
+const ECHOES = ["created", "queued", "in_progress"].map((state) => `{"type":"response.${state}",`);
 
 /** The inverse of what `reasoning` events bring in `opaque`; undefined for anything else. */
 export function readSeal(data: string): ResponsesSeal | undefined {
