@@ -216,9 +216,12 @@ const CLIENTS: Readonly<Record<string, () => Client>> = {
   },
 };
 
+const words = (value: unknown): string => (typeof value === "string" ? value : "");
+
 /** The blocks of a stream of Messages, as SDKs put them together. */
 function blocksOf(text: string): readonly object[] {
   const blocks: Record<string, unknown>[] = [];
+  const inputs: string[] = [];
   for (const { type, index, content_block: start, delta } of eventsOf(text)) {
     const at = Number(index);
     if (type === "content_block_start") blocks[at] = { ...loose.parse(start) };
@@ -226,13 +229,12 @@ function blocksOf(text: string): readonly object[] {
     if (type !== "content_block_delta" || block === undefined) continue;
     const piece = loose.parse(delta);
     for (const field of ["text", "thinking", "signature"]) {
-      if (typeof piece[field] === "string") block[field] = `${String(block[field] ?? "")}${piece[field]}`;
+      if (typeof piece[field] === "string") block[field] = words(block[field]) + piece[field];
     }
-    if (typeof piece["partial_json"] === "string")
-      block["json"] = `${String(block["json"] ?? "")}${piece["partial_json"]}`;
+    inputs[at] = (inputs[at] ?? "") + words(piece["partial_json"]);
   }
-  return blocks.map(({ json, caller: _caller, ...block }) =>
-    json === undefined ? block : { ...block, input: JSON.parse(String(json)) },
+  return blocks.map(({ caller: _caller, ...block }, at) =>
+    block["type"] === "tool_use" ? { ...block, input: JSON.parse(inputs[at] ?? "{}") } : block,
   );
 }
 
