@@ -486,9 +486,7 @@ export class Absorber {
       const owner = request.sessionId === null ? undefined : owners.get(request.sessionId);
       const { sessionId, threadId } = request;
       const named = { sessionId, threadId, exists: owner === answer.userId, isFree: owner === undefined };
-      openings.set(answer, openingOf(messages, named));
-      const breath = breathe();
-      if (breath !== undefined) await breath;
+      openings.set(answer, await openingOf(messages, named, breathe));
     }
     return openings;
   }

@@ -16,7 +16,7 @@ import type { AnswerRow, Batch, FoundEntry, WantedPrefix } from "./context-buffe
 import {
   attach,
   attachableHashes,
-  hashChain,
+  hashesOf,
   nextHash,
   type PrefixHash,
   ROOT_HASH,
@@ -75,8 +75,19 @@ export interface Opening {
   readonly isFree: boolean;
 }
 
-export function openingOf(messages: readonly Message[], named: Omit<Opening, "messages" | "chain">): Opening {
-  return { ...named, messages, chain: hashChain(messages) };
+/** `breathe` is asked behind each message: a promise gives others their turn. */
+export async function openingOf(
+  messages: readonly Message[],
+  named: Omit<Opening, "messages" | "chain">,
+  breathe: () => Promise<void> | undefined,
+): Promise<Opening> {
+  const chain: PrefixHash[] = [];
+  for (const hash of hashesOf(messages)) {
+    chain.push(hash);
+    const breath = breathe();
+    if (breath !== undefined) await breath;
+  }
+  return { ...named, messages, chain };
 }
 
 /** The prefixes to look up before `placeAll`. */

@@ -3,12 +3,13 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { entryIdSchema, sessionIdSchema, threadIdSchema } from "../../../protocol/ids.ts";
 import type { Message, Part } from "../stream.ts";
-import { attach, attachableHashes, hashChain, type PrefixHash, type StoredEntry, titleOf } from "./thread-tree.ts";
+import { attach, attachableHashes, hashesOf, type PrefixHash, type StoredEntry, titleOf } from "./thread-tree.ts";
 
 const say = (role: Message["role"], ...parts: (string | Part)[]): Message => ({
   role,
   parts: parts.map((part) => (typeof part === "string" ? { kind: "text", text: part } : part)),
 });
+const hashChain = (messages: readonly Message[]): readonly PrefixHash[] => [...hashesOf(messages)];
 const call = (text: string): Part => ({ kind: "toolCall", callId: "c1", name: "read", arguments: text });
 
 const EQUAL: readonly (readonly [string, Message, Message])[] = [

@@ -44,13 +44,13 @@ export function nextHash(previous: PrefixHash, message: Message): PrefixHash {
   return branded(createHash("sha256").update(`${previous}\n`).update(canonical).digest("base64url"));
 }
 
-/** The hash after each message. */
-export function hashChain(messages: readonly Message[]): readonly PrefixHash[] {
+/** The hash after each message, made as it is asked for: those of a long conversation take some milliseconds for each megabyte. */
+export function* hashesOf(messages: readonly Message[]): Generator<PrefixHash, undefined> {
   let previous = ROOT_HASH;
-  return messages.map((message) => {
+  for (const message of messages) {
     previous = nextHash(previous, message);
-    return previous;
-  });
+    yield previous;
+  }
 }
 
 /** A stored message that may be where a request attaches. */
