@@ -54,7 +54,12 @@ export function createHttpClient(): HttpClient {
   };
 }
 
-async function send(agent: UndiciAgent, permit: AnyPermit, request: HttpRequest, signal: AbortSignal): Promise<HttpResponse> {
+async function send(
+  agent: UndiciAgent,
+  permit: AnyPermit,
+  request: HttpRequest,
+  signal: AbortSignal,
+): Promise<HttpResponse> {
   if (signal.aborted) throw cancelled(signal);
   const spent = permit.spend({
     capability: "net.http",

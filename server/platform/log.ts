@@ -6,6 +6,7 @@ import { closeSync, fstatSync, openSync, renameSync, writeSync } from "node:fs";
 import { open } from "node:fs/promises";
 import type { Clock } from "../base/clock.ts";
 import { GhostError } from "../base/errors.ts";
+import { isoTime } from "./iso-time.ts";
 import { fileError } from "./filesystem.ts";
 import { type StandingPermit, THIS_MACHINE } from "./permit.ts";
 
@@ -72,7 +73,7 @@ export function openLog(
 
   const write = (level: LogLevel, fields: LogFields) => {
     if (isClosed || LEVELS[level] < LEVELS[options.level]) return;
-    let line = toLine({ at: new Date(clock.now()).toISOString(), level, ...fields });
+    let line = toLine({ at: isoTime(clock.now()), level, ...fields });
     for (const secret of secrets) line = line.replaceAll(secret, "[secret]");
     try {
       if (sizeBytes > maxBytes) roll();

@@ -13,6 +13,7 @@ import { open, rename, stat } from "node:fs/promises";
 import { z } from "zod";
 import type { Clock } from "../base/clock.ts";
 import { BugError, GhostError, OperationalError, systemCode, UserError } from "../base/errors.ts";
+import { isoTime } from "./iso-time.ts";
 import type { Database, SqlValue, Statement } from "./database.ts";
 import type { Log } from "./log.ts";
 import { type StandingPermit, THIS_MACHINE } from "./permit.ts";
@@ -303,7 +304,7 @@ async function hasHeader(file: string): Promise<boolean> {
 }
 
 async function keepAside(file: string, reason: string, clock: Clock): Promise<OpenReport> {
-  const stamp = new Date(clock.now()).toISOString().replaceAll(":", "-");
+  const stamp = isoTime(clock.now()).replaceAll(":", "-");
   let keptAside = `${file}.corrupt-${stamp}`;
   for (let copy = 2; (await sizeOf(keptAside)) >= 0; copy += 1) keptAside = `${file}.corrupt-${stamp}-${copy}`;
   for (const suffix of ["-wal", "-shm"]) {

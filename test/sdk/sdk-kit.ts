@@ -1,7 +1,7 @@
 /** What every SDK is asked to do with every model server, through the real daemon; each SDK's test says only how it does that. */
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { cellOf, UPSTREAMS } from "../dialects/cells.ts";
+import { type CaseName, cellOf, UPSTREAMS } from "../dialects/cells.ts";
 import { startUpstreams, type Upstream } from "../dialects/upstreams.ts";
 import { startTestDaemon, type TestDaemon } from "../support/daemon.ts";
 
@@ -66,6 +66,11 @@ export function testSdk(name: string, make: (doors: Doors) => Sdk): void {
   describe(name, () => declareTests(name, make));
 }
 
+interface World {
+  readonly upstream: Upstream;
+  readonly sdk: Sdk;
+}
+
 function declareTests(name: string, make: (doors: Doors) => Sdk): void {
   let upstreams: readonly Upstream[];
   let daemon: TestDaemon;
@@ -81,65 +86,58 @@ function declareTests(name: string, make: (doors: Doors) => Sdk): void {
     for (const upstream of upstreams) await upstream[Symbol.asyncDispose]();
   });
   for (const upstreamName of UPSTREAMS) {
-    const upstreamOf = (): Upstream => {
-      const found = upstreams.find((upstream) => upstream.name === upstreamName);
-      assert.ok(found !== undefined);
-      return found;
-    };
-    test(`${name} and ${upstreamName}: plain and streamed answers`, async () => {
-      const upstream = upstreamOf();
-      upstream.play({ kind: "text", deltas: WORDS });
-      const plain = await sdk.plain(upstream.model);
-      upstream.play({ kind: "text", deltas: WORDS });
-      let streamed = "";
-      for await (const text of sdk.stream(upstream.model)) streamed += text;
-      if (upstreamName !== "embedded") assert.deepEqual([plain, streamed], [WORDS.join(""), WORDS.join("")]);
-      assert.deepEqual(upstream.violations, []);
-    });
-    if (cellOf("chat completions", upstreamName, "schema") === "works") {
-      test(`${name} and ${upstreamName}: structured output`, async () => {
-        const upstream = upstreamOf();
-        upstream.play({ kind: "text", deltas: ['{"city":', '"Köln"}'] });
-        if (upstreamName === "embedded" && sdk.structuresByTool === true) {
-          await assert.rejects(sdk.structured(upstream.model), /cannot call tools/);
-          return;
-        }
-        const given = await sdk.structured(upstream.model);
-        if (upstreamName === "embedded" || upstreamName === "Ollama") assert.ok(typeof given === "object");
-        else assert.deepEqual(given, { city: "Köln" });
+    const works = (cell: CaseName) => cellOf("chat completions", upstreamName, cell) === "works";
+    const declare = (what: string, act: (world: World) => Promise<void>) =>
+      test(`${name} and ${upstreamName}: ${what}`, async () => {
+        const upstream = upstreams.find((candidate) => candidate.name === upstreamName);
+        assert.ok(upstream !== undefined);
+        await act({ upstream, sdk });
         assert.deepEqual(upstream.violations, []);
       });
-    }
-    if (cellOf("chat completions", upstreamName, "tools") === "works") {
-      test(`${name} and ${upstreamName}: a tool, and parallel tools`, async () => {
-        const upstream = upstreamOf();
-        for (const count of [1, 2]) {
-          upstream.play(
-            { kind: "calls", calls: [CITY, nowFrom(upstream)].slice(0, count) },
-            { kind: "text", deltas: WORDS },
-          );
-          const { calls, text } = await sdk.tools(upstream.model);
-          assert.deepEqual(
-            calls,
-            [
-              { name: "get_weather", arguments: { city: "Köln" } },
-              { name: "get_time", arguments: {} },
-            ].slice(0, count),
-          );
-          assert.equal(text, WORDS.join(""));
-          for (const { name: called } of calls) assert.ok(upstream.lastBody().includes(resultOf(called)));
-        }
-        assert.deepEqual(upstream.violations, []);
-      });
-    }
-    if (cellOf("chat completions", upstreamName, "cut") === "works") {
-      test(`${name} and ${upstreamName}: leaving stops the upstream`, async () => {
-        const upstream = upstreamOf();
-        upstream.play({ kind: "hang", deltas: WORDS, after: 2 });
-        await sdk.abort(upstream.model);
-        await upstream.untilLeft();
-        assert.deepEqual(upstream.violations, []);
-      });
-    }
+    declare("plain and streamed answers", assertSays);
+    if (works("schema")) declare("structured output", assertStructures);
+    if (works("tools")) declare("a tool, and parallel tools", assertCalls);
+    if (works("cut")) declare("leaving stops the upstream", assertStops);
   }
+}
+
+async function assertSays({ upstream, sdk }: World): Promise<void> {
+  upstream.play({ kind: "text", deltas: WORDS });
+  const plain = await sdk.plain(upstream.model);
+  upstream.play({ kind: "text", deltas: WORDS });
+  let streamed = "";
+  for await (const text of sdk.stream(upstream.model)) streamed += text;
+  if (upstream.name !== "embedded") assert.deepEqual([plain, streamed], [WORDS.join(""), WORDS.join("")]);
+}
+
+async function assertStructures({ upstream, sdk }: World): Promise<void> {
+  upstream.play({ kind: "text", deltas: ['{"city":', '"Köln"}'] });
+  if (upstream.name === "embedded" && sdk.structuresByTool === true) {
+    await assert.rejects(sdk.structured(upstream.model), /cannot call tools/);
+    return;
+  }
+  const given = await sdk.structured(upstream.model);
+  if (upstream.name === "embedded" || upstream.name === "Ollama") assert.ok(typeof given === "object");
+  else assert.deepEqual(given, { city: "Köln" });
+}
+
+async function assertCalls({ upstream, sdk }: World): Promise<void> {
+  const made = [
+    { name: "get_weather", arguments: { city: "Köln" } },
+    { name: "get_time", arguments: {} },
+  ];
+  for (const count of [1, 2]) {
+    const scripted = [CITY, nowFrom(upstream)].slice(0, count);
+    upstream.play({ kind: "calls", calls: scripted }, { kind: "text", deltas: WORDS });
+    const { calls, text } = await sdk.tools(upstream.model);
+    assert.deepEqual(calls, made.slice(0, count));
+    assert.equal(text, WORDS.join(""));
+    for (const { name } of calls) assert.ok(upstream.lastBody().includes(resultOf(name)));
+  }
+}
+
+async function assertStops({ upstream, sdk }: World): Promise<void> {
+  upstream.play({ kind: "hang", deltas: WORDS, after: 2 });
+  await sdk.abort(upstream.model);
+  await upstream.untilLeft();
 }

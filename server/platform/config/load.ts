@@ -88,8 +88,8 @@ function withoutOwnDoor({ http, providers }: GhostConfig): GhostConfig["provider
 function findOwnDoors(document: TomlDocument, { http, providers }: GhostConfig): readonly Problem[] {
   const ports = new Set([http.port, ...(http.ollama.enabled ? [http.ollama.port] : [])].filter((port) => port !== 0));
   return [...leaves(providers, ["providers"])].flatMap(([path, value]) => {
-    if (!/^(base_)?url$/.test(String(path.at(-1)))) return [];
-    const { hostname, port } = new URL(String(value));
+    if (!/^(base_)?url$/.test(String(path.at(-1))) || typeof value !== "string") return [];
+    const { hostname, port } = new URL(value);
     if (!/^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname) || !ports.has(Number(port))) return [];
     const text = formatPath(path);
     return [

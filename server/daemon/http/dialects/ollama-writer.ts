@@ -10,6 +10,7 @@ import type { Clock } from "../../../base/clock.ts";
 import type { GhostError } from "../../../base/errors.ts";
 import { AnswerFold, argumentsOf } from "../../../ghostllm/frames/answer-fold.ts";
 import type { Frame } from "../../../ghostllm/stream.ts";
+import { isoTime } from "../../../platform/iso-time.ts";
 import { errorBody } from "../errors.ts";
 import type { StreamWriter } from "./serve.ts";
 
@@ -102,7 +103,7 @@ interface Content {
 }
 
 function headOf({ model, clock }: OllamaWriting): object {
-  return { model, created_at: new Date(clock.now()).toISOString() };
+  return { model, created_at: isoTime(clock.now()) };
 }
 
 function contentOf({ route }: OllamaWriting, { text, thinking, calls }: Content): object {
