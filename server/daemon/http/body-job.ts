@@ -3,6 +3,7 @@
  * texts as they are, because reading a text costs the main loop next to nothing and parsing it would not.
  */
 import { BugError } from "../../base/errors.ts";
+import type { Message } from "../../ghostllm/stream.ts";
 import { type ChatDialect, isChatDialect } from "./dialects/parsers.ts";
 
 export type BodyJob =
@@ -50,6 +51,38 @@ export function encodeReply(head: unknown, texts: readonly string[] = []): Uint8
   const length = Buffer.alloc(LENGTH_BYTES);
   length.writeUInt32LE(json.length);
   return Uint8Array.from(Buffer.concat([length, json, ...encoded]));
+}
+
+/** A shorter text costs more to send apart than to parse. */
+const LONG_TEXT = 256;
+/** Stands for a text that is sent apart. Nothing in a message is called so. */
+const APART = "\u0000apart";
+
+/** Messages are mostly text: what is long of it goes beside the JSON. */
+export function encodeMessages(messages: readonly Message[]): Uint8Array<ArrayBuffer> {
+  const texts: string[] = [];
+  const head = JSON.stringify(messages, (_key, value: unknown) =>
+    // Half of a surrogate pair has no UTF-8, and stays in the JSON as an escape.
+    typeof value === "string" && value.length > LONG_TEXT && value.isWellFormed()
+      ? { [APART]: texts.push(value) - 1 }
+      : value,
+  );
+  return encodeReply(JSON.parse(head), texts);
+}
+
+export function decodeMessages(bytes: Uint8Array): readonly Message[] {
+  const { head, texts } = decodeReply<readonly Message[]>(bytes);
+  putBack(head, texts);
+  return head;
+}
+
+function putBack(value: object, texts: readonly string[]): void {
+  for (const [key, inner] of Object.entries(value)) {
+    if (typeof inner !== "object" || inner === null) continue;
+    const place: unknown = Reflect.get(inner, APART);
+    if (typeof place === "number") Reflect.set(value, key, texts[place]);
+    else putBack(inner, texts);
+  }
 }
 
 /** The worker's reply. It comes from our own parser in the same program, so its shape is trusted. */

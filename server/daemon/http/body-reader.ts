@@ -5,7 +5,7 @@ import { findMembers, type MemberPlaces, setMembers } from "../../base/json-scan
 import type { Dialect, Message } from "../../ghostllm/stream.ts";
 import type { WorkerPool } from "../../platform/workers.ts";
 import { refuseExcess } from "../json-limits.ts";
-import { type BodyJob, decodeReply, encodeJob } from "./body-job.ts";
+import { type BodyJob, decodeMessages, decodeReply, encodeJob } from "./body-job.ts";
 import type { ChatFacts } from "./dialects/chat-facts.ts";
 import {
   type OllamaCompletion,
@@ -77,6 +77,8 @@ function placed<Facts>(body: Buffer, facts: Facts, places: () => MemberPlaces): 
 export function createBodyReader(workers: WorkerPool): BodyReader {
   const ask = async <Result>(job: BodyJob, body: Buffer, signal: AbortSignal) =>
     decodeReply<Result>(await workers.run(encodeJob(job, body), signal));
+  const askMessages = async (dialect: ChatDialect, body: Buffer, signal: AbortSignal) =>
+    decodeMessages(await workers.run(encodeJob({ kind: "chat-messages", dialect }, body), signal));
   const inline = <Facts>(body: Buffer, facts: Facts, members: readonly string[]): ReadBody<Facts> => {
     let places: MemberPlaces | undefined;
     return placed(body, facts, () => (places ??= findMembers(body, members)));
@@ -99,7 +101,7 @@ export function createBodyReader(workers: WorkerPool): BodyReader {
       );
       return {
         ...remote(body, head),
-        messages: async () => (await ask<readonly Message[]>({ kind: "chat-messages", dialect }, body, signal)).head,
+        messages: () => askMessages(dialect, body, signal),
       };
     },
     async readCompletion(body, signal) {
@@ -138,8 +140,7 @@ export function createBodyReader(workers: WorkerPool): BodyReader {
     async readMessages(dialect, body) {
       if (!isChatDialect(dialect)) return [];
       if (body.length <= INLINE_BYTES) return CHAT_PARSERS[dialect].parse(body).messages();
-      const job = { kind: "chat-messages", dialect } as const;
-      return (await ask<readonly Message[]>(job, body, new AbortController().signal)).head;
+      return askMessages(dialect, body, new AbortController().signal);
     },
   };
 }

@@ -2,7 +2,7 @@
 import { findMembers } from "../../base/json-scan.ts";
 import { serveWorker } from "../../platform/workers.ts";
 import { refuseExcess } from "../json-limits.ts";
-import { decodeJob, encodeReply } from "./body-job.ts";
+import { decodeJob, encodeMessages, encodeReply } from "./body-job.ts";
 import { parseOllamaCompletion, parseOllamaEmbed, parseOllamaEmbedOne } from "./dialects/ollama-request.ts";
 import { OPENAI_MEMBERS, parseCompletion, parseEmbedding } from "./dialects/openai-request.ts";
 import { CHAT_PARSERS } from "./dialects/parsers.ts";
@@ -16,7 +16,7 @@ serveWorker((bytes) => {
       return encodeReply({ facts: parse(body).facts, places: findMembers(body, members) });
     }
     case "chat-messages":
-      return encodeReply(CHAT_PARSERS[job.dialect].parse(body).messages());
+      return encodeMessages(CHAT_PARSERS[job.dialect].parse(body).messages());
     case "completion": {
       const { prefix, suffix, ...facts } = parseCompletion(body);
       return encodeReply({ facts, places: findMembers(body, OPENAI_MEMBERS) }, [prefix, suffix]);
