@@ -87,13 +87,14 @@ function declareTests(name: string, make: (doors: Doors) => Sdk): void {
   });
   for (const upstreamName of UPSTREAMS) {
     const works = (cell: CaseName) => cellOf("chat completions", upstreamName, cell) === "works";
-    const declare = (what: string, act: (world: World) => Promise<void>) =>
+    const declare = (what: string, act: (world: World) => Promise<void>) => {
       test(`${name} and ${upstreamName}: ${what}`, async () => {
         const upstream = upstreams.find((candidate) => candidate.name === upstreamName);
         assert.ok(upstream !== undefined);
         await act({ upstream, sdk });
         assert.deepEqual(upstream.violations, []);
       });
+    };
     declare("plain and streamed answers", assertSays);
     if (works("schema")) declare("structured output", assertStructures);
     if (works("tools")) declare("a tool, and parallel tools", assertCalls);
