@@ -191,3 +191,50 @@ test("an error that a chat server reports under status 200 is told as what it is
   assertNoEnd(reply);
   assert.match(reply.text, /rate_limit_error/);
 });
+
+test("calls without positions or all at 0, a finish of `stop`, counts in the finish chunk, and no chunk for the role are all understood", async () => {
+  const call_ = (id: string, more: object, text: string) => ({
+    id,
+    type: "function",
+    ...more,
+    function: { name: `f_${id}`, arguments: text },
+  });
+  const places: readonly object[] = [{}, { index: 0 }];
+  for (const place of places) {
+    const last = {
+      choices: [{ index: 0, delta: {}, finish_reason: "stop" }],
+      usage: { prompt_tokens: 7, completion_tokens: 5 },
+    };
+    chat.play({
+      contentType: SSE,
+      pieces: [
+        chunk({ content: "Both, then.", tool_calls: [call_("a", place, '{"n":1}')] }),
+        chunk({ tool_calls: [call_("b", place, "")] }),
+        chunk({ tool_calls: [{ ...place, function: { arguments: '{"n":2}' } }] }),
+        data({ id: "x", ...last }),
+        DONE,
+      ],
+    });
+    const { text } = await askMessages();
+    assert.match(
+      text,
+      /"text":"Both, then\."[^]*"index":1,"content_block":\{"type":"tool_use","id":"a"[^]*"index":2,"content_block":\{"type":"tool_use","id":"b"/,
+    );
+    assert.match(text, /"partial_json":"\{\\"n\\":1\}"[^]*"partial_json":"\{\\"n\\":2\}"/);
+    assert.match(text, /"stop_reason":"tool_use"[^]*"input_tokens":7,"output_tokens":5/);
+    const response = await askResponses();
+    assert.match(response.text, /"call_id":"a","name":"f_a"[^]*"arguments":"\{\\"n\\":2\}"/);
+    assert.match(response.text, /response\.completed[^]*"input_tokens":7/);
+  }
+});
+
+test("a response goes on from what was said before it, and not from the instructions before it", async () => {
+  chat.play({ contentType: SSE, pieces: [chunk({ content: "Arr." }, "stop"), DONE] });
+  const first = await askResponses({ store: true, instructions: "Talk like a pirate.", input: "Who are you?" });
+  const id = /"id":"(resp_[^"]+)"/.exec(first.text)?.[1];
+  const second = await askResponses({ store: true, previous_response_id: id, input: "And now?" });
+  assert.match(second.text, /response\.completed/);
+  const sent = chat.bodies.at(-1) ?? "";
+  assert.match(sent, /Who are you\?[^]*Arr\.[^]*And now\?/);
+  assert.doesNotMatch(sent, /pirate/);
+});
