@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { clientIdSchema, userIdSchema } from "../../protocol/ids.ts";
 import { GhostError } from "../base/errors.ts";
-import { carry, FEATURES, REFUSED_EXTRAS, UPSTREAM_KINDS } from "./carriage.ts";
+import { carry, carryCompletion, FEATURES, REFUSED_EXTRAS, UPSTREAM_KINDS } from "./carriage.ts";
 import type { ChatRequest } from "./stream.ts";
 
 const base: ChatRequest = {
@@ -101,4 +101,16 @@ test("every feature says for every upstream what becomes of it", () => {
   for (const { by, name } of FEATURES) {
     for (const upstream of UPSTREAM_KINDS) assert.match(by[upstream], /^(carried|mapped|dropped|refused)$/, name);
   }
+});
+
+test("of a text completion that is not relayed, what would change its meaning is refused, the rest is named", () => {
+  const { messages: _messages, tools: _tools, toolChoice: _choice, ...rest } = base;
+  const ask = (extras: Readonly<Record<string, unknown>>) =>
+    carryCompletion({ ...rest, task: "completion", prefix: "a", suffix: "", overflow: "error", extras }, "p/m");
+  assert.deepEqual(ask({ logit_bias: {}, best_of: 1, echo: false }), ["logit_bias", "best_of", "echo"]);
+  for (const extras of [{ echo: true }, { logprobs: 3 }, { best_of: 2 }])
+    assert.throws(
+      () => ask(extras),
+      (error) => error instanceof GhostError && error.code === "capability_missing",
+    );
 });

@@ -3,7 +3,7 @@
  * in silence: what changes the answer's meaning is refused before a token is spent, the rest is dropped and named in the `x-ghost-dropped` header. Pure.
  */
 import { UserError } from "../base/errors.ts";
-import type { ChatRequest } from "./stream.ts";
+import type { ChatRequest, CompletionRequest } from "./stream.ts";
 
 export const UPSTREAM_KINDS = [
   "openai-chat",
@@ -177,6 +177,27 @@ export function carry(request: ChatRequest, upstream: UpstreamKind, modelRef: st
     dropped.push(field);
   }
   return dropped;
+}
+
+/** Of text completions, likewise; the relay to a server of the same dialect carries all. */
+const REFUSED_OF_COMPLETIONS: Readonly<Record<string, string>> = {
+  echo: "the prompt is not given back",
+  logprobs: "no log probabilities",
+  best_of: "only one completion is made",
+};
+
+/** The names of what is lost of a text completion that is not relayed. @throws UserError `capability_missing`, as `carry` */
+export function carryCompletion(request: CompletionRequest, modelRef: string): readonly string[] {
+  const extras = Object.entries(request.extras ?? {});
+  for (const [field, value] of extras) {
+    const why = REFUSED_OF_COMPLETIONS[field];
+    const isAsked = field === "best_of" ? value !== 1 : value !== false && value !== 0;
+    if (why === undefined || !isAsked) continue;
+    throw new UserError("capability_missing", `${modelRef} cannot be asked with \`${field}\`: ${why}`, {
+      details: { field, model: modelRef },
+    });
+  }
+  return extras.map(([field]) => field);
 }
 
 /** Then the body's writer passes them on as they are. */

@@ -169,6 +169,8 @@ export interface CompletionRequest extends RequestBase {
   readonly suffix: string;
   /** `trim`: drop the far ends of prefix and suffix until they fit, instead of refusing. */
   readonly overflow: "error" | "trim";
+  /** Fields of the client's dialect without a canonical form; carried by a relay, else `carriage.ts` decides. */
+  readonly extras?: Readonly<Record<string, unknown>>;
 }
 
 export type ModelRequest = ChatRequest | CompletionRequest;

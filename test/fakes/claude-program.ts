@@ -121,7 +121,9 @@ async function answer(): Promise<void> {
     );
   }
   if (play.after === "hang") await sleep(60_000);
-  if (play.after === "flood") for (;;) if (!process.stdout.write("x".repeat(1 << 20))) await sleep(1);
+  // Piece by piece, each taken before the next: with more at once the kernel refuses the write (ENOBUFS), and the program dies of that.
+  if (play.after === "flood")
+    for (;;) await new Promise<void>((taken) => process.stdout.write("x".repeat(1 << 16), () => taken()));
   if (play.after === "die") process.exit(1);
   if (play.after === "give-up") {
     event({ type: "message_stop" }, { abandoned_blocks: { api_message_id: "msg_fake", from_block_index: 0 } });

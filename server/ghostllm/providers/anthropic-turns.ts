@@ -5,6 +5,7 @@
  * 3. The same beginning of a conversation always gives the same turns: a prompt cache and signed thinking hang on it.
  * 4. Thinking of our own maker goes back as it came; that of others, and what is not sealed, is left out: no Claude could read it.
  */
+import { percentDecoded } from "./data-url.ts";
 import { createHash } from "node:crypto";
 import { UserError } from "../../base/errors.ts";
 import { present } from "../../base/optional.ts";
@@ -345,15 +346,6 @@ function dataUrl(url: string): { readonly mediaType: string; readonly base64: st
   const isBase64 = /;base64$/i.test(parameters);
   const base64 = isBase64 ? data : Buffer.from(percentDecoded(data)).toString("base64");
   return { mediaType: mediaType.toLowerCase(), base64 };
-}
-
-function percentDecoded(data: string): string {
-  try {
-    return decodeURIComponent(data);
-  } catch (error) {
-    const message = `a data: address is neither base64 nor percent-encoded: ${data.slice(0, 60)}`;
-    throw new UserError("invalid_params", message, { cause: error });
-  }
 }
 
 const isHttp = (url: string) => /^https?:\/\//i.test(url);

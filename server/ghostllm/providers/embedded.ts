@@ -18,7 +18,7 @@ import type { EngineGrammar, EngineMessage, EngineModel, EngineTask } from "../l
 import { ModelPuller, type PullAuthorizer, type PullParams } from "../local/pull.ts";
 import { ModelRegistry, type WeightsFacts } from "../local/registry.ts";
 import { reduceSchema } from "../local/schema-subset.ts";
-import { carry } from "../carriage.ts";
+import { carry, carryCompletion } from "../carriage.ts";
 import {
   type Attempt,
   type ChatRequest,
@@ -183,9 +183,11 @@ class LocalProvider implements EmbeddedProvider {
     return { ...(await this.#generate(request, model, { kind: "chat", messages }, signal)), dropped };
   }
 
-  complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
+  async complete(request: CompletionRequest, model: ModelInfo, signal: AbortSignal): Promise<Attempt> {
     const { prefix, suffix, overflow } = request;
-    return this.#generate(request, model, { kind: "completion", prefix, suffix, overflow }, signal);
+    const dropped = carryCompletion(request, model.ref);
+    const attempt = await this.#generate(request, model, { kind: "completion", prefix, suffix, overflow }, signal);
+    return { ...attempt, dropped };
   }
 
   async embed(texts: readonly string[], model: ModelInfo, signal: AbortSignal): Promise<Embeddings> {

@@ -6,6 +6,7 @@
  * 4. Signatures of our own maker go back on the part on which they came, and parts are not merged. A call that another maker's model made gets the
  *    documented placeholder (https://ai.google.dev/gemini-api/docs/thought-signatures), where the model asks for signatures at all.
  */
+import { percentDecoded } from "./data-url.ts";
 import { UserError } from "../../base/errors.ts";
 import { present } from "../../base/optional.ts";
 import { readSeal } from "../frames/gemini.ts";
@@ -287,7 +288,7 @@ function dataOf(url: string, what: string): DataUrl {
   const isBase64 = /;base64$/i.test(parameters);
   return {
     mimeType: mimeType.toLowerCase(),
-    data: isBase64 ? data : Buffer.from(decodeURIComponent(data)).toString("base64"),
+    data: isBase64 ? data : Buffer.from(percentDecoded(data)).toString("base64"),
   };
 }
 

@@ -5,6 +5,7 @@
  * 3. Aborting frees our slot and Ollama's in every state: queued here, pending there, loading, generating.
  * 4. The time to the first token is bounded as a whole, not to the head: a load takes minutes and must not be cut by a short limit.
  */
+import { carryCompletion } from "../carriage.ts";
 import type { ModelInfo, ProviderStatus } from "../../../protocol/model.ts";
 import { z } from "zod";
 import type { Clock, Ids } from "../../base/clock.ts";
@@ -139,8 +140,10 @@ class Calls {
     if (!model.capabilities.complete) return Promise.reject(missing(model, "continue text"));
     return this.#travel(model, signal, async (journey) => {
       const settings = { ...this.#settings(journey), infill: journey.host.infillFor(model) };
+      const dropped = carryCompletion(request, model.ref);
       const { body, trimmedCharacters } = completionBody(request, model, settings);
-      return this.#open(journey, model, { path: "/api/generate", body, lane: request.lane, trimmedCharacters });
+      const call = { path: "/api/generate", body, lane: request.lane, trimmedCharacters } as const;
+      return { ...(await this.#open(journey, model, call)), dropped };
     });
   }
 

@@ -103,11 +103,14 @@ export function parseGemini(body: Buffer): ParsedChat<GeminiOwn> {
     hasImages,
     hasFiles,
     extras: { ...configExtras(config), ...toolExtras, ...extras, ...requestExtras(request) },
-    isForeign: body.includes(OPAQUE_MARK),
+    isForeign: contents.some(({ parts }) => (parts ?? []).some(holdsSealOfOurs)),
     own: { showsThoughts: thinkingConfig?.includeThoughts === true, namesModel: isSet(request.model) },
   };
   return { facts, messages: () => toMessages(system, contents) };
 }
+
+const holdsSealOfOurs = ({ thoughtSignature }: { readonly thoughtSignature?: string | null | undefined }) =>
+  thoughtSignature?.startsWith(OPAQUE_MARK) === true;
 
 const isSet = (value: unknown) => value !== null && value !== undefined;
 

@@ -132,12 +132,14 @@ const chatSchema = z.looseObject(chatShape);
 /** `n` above 1 has no canonical form: it is kept as an extra. */
 const CHAT_FIELDS: ReadonlySet<string> = new Set(Object.keys(chatShape).filter((key) => key !== "n"));
 
-const completionSchema = z.looseObject({
+const completionShape = {
   ...shared,
   n: z.literal(1, { error: "only one choice per request is supported" }).nullish(),
   prompt: z.union([z.string(), z.array(z.string()).length(1)]),
   suffix: z.string().nullish(),
-});
+};
+const completionSchema = z.looseObject(completionShape);
+const COMPLETION_FIELDS: ReadonlySet<string> = new Set(Object.keys(completionShape));
 
 /** OpenAI takes no more at once. */
 const MAX_EMBEDDED = 2_048;
@@ -169,6 +171,7 @@ export interface CompletionFacts {
   readonly own: OpenAiOwn;
   readonly prefix: string;
   readonly suffix: string;
+  readonly extras: Readonly<Record<string, unknown>>;
 }
 
 export interface EmbeddingFacts {
@@ -210,7 +213,8 @@ export function parseChat(body: Buffer): ParsedChat<OpenAiOwn> {
 export function parseCompletion(body: Buffer): CompletionFacts {
   const request = checkBody(completionSchema, body);
   const prefix = typeof request.prompt === "string" ? request.prompt : request.prompt.join("");
-  return { ...sharedFacts(request, request.max_tokens), prefix, suffix: request.suffix ?? "" };
+  const extras = extrasOf(request, COMPLETION_FIELDS);
+  return { ...sharedFacts(request, request.max_tokens), prefix, suffix: request.suffix ?? "", extras };
 }
 
 /** @throws UserError `invalid_json` | `invalid_params` */

@@ -48,6 +48,7 @@ async function complete(options: DialectOptions, request: FastifyRequest, reply:
     actor: actorOf(request, options.userId),
     stream: facts.stream,
     lane: "completion",
+    extras: facts.extras,
     origin: {
       dialect: "openai-completion",
       bodyFor: (modelName) => read.with({ model: JSON.stringify(modelName), ...streamOptions(facts) }),
