@@ -78,3 +78,10 @@ test("a plain question that is answered by a stream gets one object", async () =
   host.play({ contentType: "text/event-stream", pieces: pieces.slice(0, 2) });
   await assert.rejects(client.chat.completions.create(chat), /ended its answer in the middle/);
 });
+
+test("a plain question that is answered without end fails, and its upstream is left", async () => {
+  const piece = chunk({ delta: { content: "x".repeat(1024 * 1024) }, finish_reason: null });
+  host.play({ contentType: "text/event-stream", pieces: Array(80).fill(piece), isBreathless: true, end: "hang" });
+  await assert.rejects(client.chat.completions.create(chat), /more than 67108864 bytes/);
+  await host.untilLeft();
+});

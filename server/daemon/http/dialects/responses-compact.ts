@@ -46,7 +46,7 @@ export async function compact(
     lane: "chat",
     stream: true,
   };
-  const answer = await brain.answer(asked, {}, signal);
+  await using answer = await brain.answer(asked, {}, signal);
   const fold = new AnswerFold();
   for await (const frame of answer.frames) fold.addAll(frame.events());
   const summary = fold.blocks.flatMap((block) => (block.kind === "text" ? [block.text] : [])).join("");

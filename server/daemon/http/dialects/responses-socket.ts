@@ -210,7 +210,7 @@ class Connection {
   async #generate(prepared: PreparedResponse, writing: LaneWriter, keep: Keep): Promise<void> {
     const { brain, clock } = this.#options;
     const createdAtMs = clock.now();
-    const answer = await brain.answer(forSocket(prepared.request), {}, writing.signal);
+    await using answer = await brain.answer(forSocket(prepared.request), {}, writing.signal);
     const head = headOf(answer, prepared.own, { createdAtMs, more: noteOf(answer) });
     const stream = new ResponseStream({
       head,

@@ -42,6 +42,9 @@ export interface DialectOptions {
   readonly log: Log;
 }
 
+/** An answer that is not streamed is held whole: far beyond any context window, and far below what would harm the process. */
+const MAX_WHOLE_BYTES = 64 * 1024 * 1024;
+
 /** Turns the frames of one streamed answer into a client's bytes. */
 export interface StreamWriter {
   /** Empty where a frame holds nothing for the client. */
@@ -118,8 +121,7 @@ async function writeStream(
 }
 
 async function writeWhole(answer: Answer, writer: AnswerWriter, raw: ServerResponse): Promise<void> {
-  const frames: Frame[] = [];
-  for await (const frame of answer.frames) frames.push(frame);
+  const frames = await readWhole(answer);
   const [first] = frames;
   const isRelay =
     first !== undefined && frames.every(({ dialect, bytes }) => dialect === writer.relays && !isEventStream(bytes));
@@ -136,6 +138,34 @@ async function writeWhole(answer: Answer, writer: AnswerWriter, raw: ServerRespo
     ...writer.headers?.(answer),
   });
   raw.end(body);
+}
+
+/** @throws OperationalError `upstream_failed` for an answer without end: leaving it stops its upstream */
+async function readWhole(answer: Answer): Promise<readonly Frame[]> {
+  const frames: Frame[] = [];
+  let heldBytes = 0;
+  for await (const frame of answer.frames) {
+    heldBytes += frame.bytes.length + eventsLength(frame);
+    if (heldBytes > MAX_WHOLE_BYTES) {
+      throw new OperationalError(
+        "upstream_failed",
+        `${answer.model.ref} answers with more than ${MAX_WHOLE_BYTES} bytes`,
+      );
+    }
+    frames.push(frame);
+  }
+  return frames;
+}
+
+/** Of frames that have no bytes of their own, roughly. */
+function eventsLength(frame: Frame): number {
+  if (frame.dialect !== "events") return 0;
+  let length = 0;
+  for (const event of frame.events()) {
+    if ("text" in event) length += event.text.length;
+    else if (event.kind === "toolCall") length += event.arguments.length;
+  }
+  return length;
 }
 
 function foldOf(frames: readonly Frame[]): AnswerFold {
