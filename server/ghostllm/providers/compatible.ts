@@ -306,6 +306,7 @@ function describe(options: CompatibleOptions, name: string, contextWindow: numbe
       vision: true,
       jsonSchema: true,
     },
+    continuation: "anchored",
     ...(contextWindow === undefined ? {} : { contextWindow }),
   };
 }

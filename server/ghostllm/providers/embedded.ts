@@ -323,6 +323,7 @@ class LocalProvider implements EmbeddedProvider {
           vision: false,
           jsonSchema: generates,
         },
+        continuation: generates ? "native" : "none",
         contextWindow: engineModelOf(model.path, facts, this.#options.config).contextSize,
         sizeBytes: facts.sizeBytes,
         // Wherever they lie and whatever they are called: the file itself says which weights it holds.

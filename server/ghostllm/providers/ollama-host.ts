@@ -220,6 +220,8 @@ export class OllamaHostClient {
         vision: can("vision"),
         jsonSchema: can("completion"),
       },
+      // Which models continue their own words is found out by asking them.
+      continuation: can("completion") ? "anchored" : "none",
       contextWindow: this.#numCtx.get(key) ?? this.#chooseNumCtx(tag.name, loaded),
       ...(tag.size === undefined || tag.size === null ? {} : { sizeBytes: tag.size }),
       ...(remote ? { note: `runs at ${tag.remote_host ?? "Ollama's cloud"}, not on this host` } : {}),
