@@ -1,19 +1,15 @@
 /** What the tests of the Anthropic provider share: the provider in front of a fake host, with a key of the real key ring, and requests. */
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
 import type { TestContext } from "node:test";
 import { clientIdSchema, userIdSchema } from "../../protocol/ids.ts";
 import type { ModelInfo } from "../../protocol/model.ts";
 import { type AnthropicConfig, createAnthropicProvider } from "../../server/ghostllm/providers/anthropic.ts";
-import { createProviderKeys } from "../../server/ghostllm/providers/keys.ts";
 import type { Provider } from "../../server/ghostllm/providers/provider.ts";
 import type { Attempt, ChatRequest, Frame, Message, Part, StreamEvent } from "../../server/ghostllm/stream.ts";
 import { createHttpClient } from "../../server/platform/http-client.ts";
 import { StandingPermit } from "../../server/platform/permit-mint.ts";
-import { openSecretStore } from "../../server/platform/secrets.ts";
-import { systemClock, systemIds } from "../../server/platform/system-clock.ts";
 import { type AnthropicHost, type AnthropicHostOptions, startAnthropicHost } from "../fakes/anthropic-host.ts";
-import { testFolder } from "./folder.ts";
+import { testKeys } from "./provider-keys.ts";
 
 export const never = new AbortController().signal;
 export const KEY = "sk-ant-api03-0123456789abcdef";
@@ -42,7 +38,8 @@ export async function setUpAnthropic(context: TestContext, options: SetupOptions
   const permit = new StandingPermit("anthropic", [
     { capability: "net.http", resource: { kind: "url", method: "POST", origin, path: "/" } },
   ]);
-  const keys = keysWith(context, options.key ?? KEY);
+  const key = options.key ?? KEY;
+  const keys = testKeys(context, key === "" ? {} : { ANTHROPIC_API_KEY: key });
   const provider = createAnthropicProvider({ config, locality: "machine", http, permit, keys });
   context.after(async () => {
     await provider[Symbol.asyncDispose]();
@@ -66,37 +63,6 @@ export async function setUpAnthropic(context: TestContext, options: SetupOptions
       return Object.fromEntries(Object.entries(body));
     },
   };
-}
-
-function keysWith(context: TestContext, key: string) {
-  const folder = testFolder();
-  const [data, keyFolder] = [folder.join("data"), folder.join("state")];
-  mkdirSync(data, { recursive: true });
-  const environment = {
-    get: (name: string) => (name === "ANTHROPIC_API_KEY" && key !== "" ? key : undefined),
-    homeDir: folder.path,
-    userName: "ada",
-    uid: process.getuid?.() ?? -1,
-  };
-  const grants = [data, keyFolder].flatMap((path) =>
-    (["fs.read", "fs.write"] as const).map((capability) => ({ capability, resource: { kind: "path", path } as const })),
-  );
-  const store = openSecretStore({
-    permit: new StandingPermit("keys", grants),
-    file: folder.join("data", "provider-keys.json"),
-    keyFolder,
-    uid: environment.uid,
-    nodeExecutable: process.execPath,
-    environment,
-    clock: systemClock,
-    ids: systemIds,
-    log: { debug() {}, info() {}, warn() {}, error() {} },
-  });
-  context.after(async () => {
-    await store[Symbol.asyncDispose]();
-    folder[Symbol.dispose]();
-  });
-  return createProviderKeys({ store, environment, redact: () => {} });
 }
 
 export const say = (role: Message["role"], text: string): Message => ({ role, parts: [{ kind: "text", text }] });
